@@ -1,0 +1,1 @@
+//! Configuration tokens with spans, and diagnostics that point.

@@ -1,0 +1,1 @@
+//! Control sockets: framing, version, credentials of the peer.

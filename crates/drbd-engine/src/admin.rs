@@ -1,0 +1,271 @@
+//! What the tools ask of the daemon, as plain data. The verbs are drbdsetup's.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::status::ResourceStatus;
+
+/// One request over the control socket.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Command {
+    /// Make a resource; refused if the name is taken.
+    NewResource {
+        /// Its name.
+        resource: String,
+    },
+    /// Make a volume of a resource.
+    NewMinor {
+        /// The resource.
+        resource: String,
+        /// Number of the device: /dev/drbdN.
+        minor: u32,
+        /// Number of the volume within the resource.
+        volume: u16,
+    },
+    /// Take a backing device into use.
+    Attach {
+        /// The device.
+        minor: u32,
+        /// Lower-level device.
+        disk: PathBuf,
+        /// Device of the meta-data; the same as `disk` for internal.
+        meta_disk: PathBuf,
+        /// Where on it.
+        meta_index: MetaIndex,
+        /// Options of the disk section.
+        options: DiskOptions,
+    },
+    /// Let the backing device go.
+    Detach {
+        /// The device.
+        minor: u32,
+        /// Without asking.
+        force: bool,
+    },
+    /// Change options of an attached disk.
+    DiskOptions {
+        /// The device.
+        minor: u32,
+        /// All of them.
+        options: DiskOptions,
+    },
+    /// Begin to look for the peer.
+    Connect {
+        /// The resource.
+        resource: String,
+        /// Our end.
+        local: SocketAddr,
+        /// The peer's end.
+        peer: SocketAddr,
+        /// Options of the net section.
+        options: NetOptions,
+        /// Solve a split brain by giving up what was written here.
+        discard_my_data: bool,
+    },
+    /// Change options of a connection.
+    NetOptions {
+        /// The resource.
+        resource: String,
+        /// All of them.
+        options: NetOptions,
+    },
+    /// Leave the peer.
+    Disconnect {
+        /// The resource.
+        resource: String,
+        /// Without asking the peer.
+        force: bool,
+    },
+    /// Become primary.
+    Primary {
+        /// The resource.
+        resource: String,
+        /// Even without current data: they become current by this.
+        force: bool,
+    },
+    /// Become secondary.
+    Secondary {
+        /// The resource.
+        resource: String,
+    },
+    /// Secondary, disconnect, detach, and forget the resource.
+    Down {
+        /// The resource.
+        resource: String,
+    },
+    /// State of one resource or all.
+    Status {
+        /// None: all.
+        resource: Option<String>,
+    },
+    /// Drain, and let a new program take over the fronts.
+    Upgrade,
+    /// End the daemon; refused while a resource is configured.
+    Shutdown,
+}
+
+/// The daemon's answer.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// Done (`NO_ERROR`, `SS_SUCCESS` or nothing to do).
+    Done {
+        /// What a person should know all the same; lines for stderr.
+        warnings: Vec<String>,
+    },
+    /// Refused, nothing changed.
+    Refused(Refusal),
+    /// Answer to `Status`, sorted by name.
+    Status(Vec<ResourceStatus>),
+}
+
+/// Why the daemon refuses, in DRBD's numbers: `enum drbd_state_rv` (negative) or `enum drbd_ret_code` (above 100).
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// -2 "Need access to UpToDate data", 158 "Unknown resource", …
+    pub code: i32,
+    /// More about this case, or empty.
+    pub detail: String,
+}
+
+/// Where the meta-data are on their device.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetaIndex {
+    /// At the end of the data device.
+    Internal,
+    /// The whole of their own device.
+    FlexExternal,
+    /// Slot N of 128 MiB.
+    Index(u32),
+}
+
+/// The disk section, in its own units. Defaults are drbd 8.4's (`drbd_limits.h`).
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DiskOptions {
+    /// Sectors to use; 0: all.
+    pub size_sectors: u64,
+    /// KiB per second.
+    pub resync_rate_kib_per_s: u32,
+    /// Number of hot extents.
+    pub al_extents: u32,
+    /// Flush the backing device where ordering needs it.
+    pub disk_flushes: bool,
+    /// The same for the meta-data.
+    pub md_flushes: bool,
+    /// 0 selects the fixed rate.
+    pub c_plan_ahead_ds: u32,
+    /// Tenths of a second.
+    pub c_delay_target_ds: u32,
+    /// Sectors.
+    pub c_fill_target_sectors: u32,
+    /// KiB per second.
+    pub c_max_rate_kib_per_s: u32,
+    /// KiB per second.
+    pub c_min_rate_kib_per_s: u32,
+}
+
+impl Default for DiskOptions {
+    fn default() -> Self {
+        Self {
+            size_sectors: 0,
+            resync_rate_kib_per_s: 250,
+            al_extents: 1237,
+            disk_flushes: true,
+            md_flushes: true,
+            c_plan_ahead_ds: 20,
+            c_delay_target_ds: 10,
+            c_fill_target_sectors: 100,
+            c_max_rate_kib_per_s: 100 * 1024,
+            c_min_rate_kib_per_s: 250,
+        }
+    }
+}
+
+/// `protocol A|B|C`, with upstream's numbers on the wire (1, 2, 3).
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub enum ReplicationProtocol {
+    /// Asynchronous.
+    A,
+    /// Semi-synchronous.
+    B,
+    /// Synchronous.
+    C,
+}
+
+/// The net section, in its own units. Defaults are drbd 8.4's.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NetOptions {
+    /// When a write is complete.
+    pub protocol: ReplicationProtocol,
+    /// Digest of the challenge, empty for no authentication.
+    pub cram_hmac_alg: String,
+    /// At most 64 bytes.
+    pub shared_secret: String,
+    /// Tenths of a second until a peer that does not answer is given up.
+    pub timeout_ds: u32,
+    /// Seconds between pings on an idle connection.
+    pub ping_int_s: u32,
+    /// Tenths of a second to wait for the answer to a ping.
+    pub ping_timeout_ds: u32,
+    /// Seconds between connection attempts.
+    pub connect_int_s: u32,
+    /// Whether both nodes may be primary.
+    pub allow_two_primaries: bool,
+    /// `enum drbd_after_sb_p`.
+    pub after_sb_0pri: u32,
+    /// `enum drbd_after_sb_p`.
+    pub after_sb_1pri: u32,
+    /// `enum drbd_after_sb_p`.
+    pub after_sb_2pri: u32,
+    /// Writes per epoch at most.
+    pub max_epoch_size: u32,
+    /// 4 KiB buffers for the peer's writes at most.
+    pub max_buffers: u32,
+    /// Bytes; 0: the kernel's choice.
+    pub sndbuf_size: u32,
+    /// Bytes; 0: the kernel's choice.
+    pub rcvbuf_size: u32,
+    /// How often a stuck peer may miss `timeout` before it is dropped; 0: never.
+    pub ko_count: u32,
+    /// Run-length encode bitmaps.
+    pub use_rle: bool,
+    /// Digest over every payload, empty for none.
+    pub data_integrity_alg: String,
+    /// Digest of checksum-based resync, empty for none.
+    pub csums_alg: String,
+    /// Digest of online verify, empty for none.
+    pub verify_alg: String,
+}
+
+impl Default for NetOptions {
+    fn default() -> Self {
+        Self {
+            protocol: ReplicationProtocol::C,
+            cram_hmac_alg: String::new(),
+            shared_secret: String::new(),
+            timeout_ds: 60,
+            ping_int_s: 10,
+            ping_timeout_ds: 5,
+            connect_int_s: 10,
+            allow_two_primaries: false,
+            after_sb_0pri: 0,
+            after_sb_1pri: 0,
+            after_sb_2pri: 0,
+            max_epoch_size: 2048,
+            max_buffers: 2048,
+            sndbuf_size: 0,
+            rcvbuf_size: 0,
+            ko_count: 7,
+            use_rle: true,
+            data_integrity_alg: String::new(),
+            csums_alg: String::new(),
+            verify_alg: String::new(),
+        }
+    }
+}

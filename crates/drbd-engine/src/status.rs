@@ -1,0 +1,131 @@
+//! The state of a resource as plain data, for tools, metrics and tests.
+
+use std::net::SocketAddr;
+
+use drbd_format::names::{ConnectionState, DiskState, Role};
+use serde::{Deserialize, Serialize};
+
+use crate::admin::ReplicationProtocol;
+
+/// One resource.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ResourceStatus {
+    /// Its name.
+    pub name: String,
+    /// Our role.
+    pub role: Role,
+    /// The peer's role.
+    pub peer_role: Role,
+    /// State of the connection as a whole (never a sync state).
+    pub connection: ConnectionState,
+    /// None: no network configuration.
+    pub protocol: Option<ReplicationProtocol>,
+    /// Our end and the peer's, if configured.
+    pub addresses: Option<(SocketAddr, SocketAddr)>,
+    /// Sorted by number.
+    pub devices: Vec<DeviceStatus>,
+}
+
+/// One volume of a resource on this node.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct DeviceStatus {
+    /// Number within the resource.
+    pub volume: u16,
+    /// Number of the device.
+    pub minor: u32,
+    /// Connection state, with sync states.
+    pub connection: ConnectionState,
+    /// Our disk.
+    pub disk: DiskState,
+    /// The peer's disk.
+    pub peer_disk: DiskState,
+    /// Sectors; 0 while unknown.
+    pub size_sectors: u64,
+    /// Path of the backing device, empty if none.
+    pub backing: String,
+    /// Generation identifiers: current, bitmap, two of history.
+    pub uuids: [u64; 4],
+    /// Meta-data flags (`MDF_*`).
+    pub md_flags: u32,
+    /// Flags behind the protocol letter in /proc/drbd.
+    pub flags: DeviceFlags,
+    /// Counters of /proc/drbd.
+    pub counters: Counters,
+    /// A running resync.
+    pub sync: Option<SyncProgress>,
+}
+
+/// Why IO or resync does not run, as /proc/drbd shows it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct DeviceFlags {
+    /// `s` instead of `r`.
+    pub io_suspended: bool,
+    /// `a`.
+    pub resync_after: bool,
+    /// `p`.
+    pub resync_paused_by_peer: bool,
+    /// `u`.
+    pub resync_paused_by_user: bool,
+    /// `s` in the last place.
+    pub al_suspended: bool,
+}
+
+/// Counters of /proc/drbd.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub struct Counters {
+    /// `ns`: KiB sent.
+    pub sent_kib: u64,
+    /// `nr`: KiB received.
+    pub received_kib: u64,
+    /// `dw`: KiB written to the disk.
+    pub disk_written_kib: u64,
+    /// `dr`: KiB read from the disk.
+    pub disk_read_kib: u64,
+    /// `al`: activity-log updates.
+    pub al_writes: u64,
+    /// `bm`: bitmap updates.
+    pub bm_writes: u64,
+    /// `lo`: requests at the local disk.
+    pub local_count: u64,
+    /// `pe`: requests the peer has not answered.
+    pub pending: u64,
+    /// `ua`: the peer's requests we have not answered.
+    pub unacked: u64,
+    /// `ap`: requests of the front not yet completed.
+    pub application_pending: u64,
+    /// `ep`: epochs.
+    pub epochs: u64,
+    /// `wo`: `f` flush, `d` drain, `n` none.
+    pub write_ordering: WriteOrdering,
+    /// `oos`: KiB out of sync.
+    pub out_of_sync_kib: u64,
+}
+
+/// How the order of writes is kept on the disk.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub enum WriteOrdering {
+    /// By flushes.
+    #[default]
+    Flush,
+    /// By draining.
+    Drain,
+    /// Not at all.
+    None,
+}
+
+/// Progress of a resync or verify.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub struct SyncProgress {
+    /// KiB when it began.
+    pub total_kib: u64,
+    /// KiB still to do.
+    pub left_kib: u64,
+    /// KiB per second of late.
+    pub speed_kib_per_s: u64,
+    /// KiB per second since it began.
+    pub average_kib_per_s: u64,
+    /// KiB per second the target asks for; only on the target.
+    pub wanted_kib_per_s: Option<u64>,
+    /// Seconds until done at the present speed; none if it stands still.
+    pub finish_s: Option<u64>,
+}

@@ -1,0 +1,4 @@
+//! DRBD 8.4 on disk and on the wire: pure, total, no IO; one place per layout.
+
+pub mod names;
+pub mod wire;

@@ -1,0 +1,1 @@
+//! The DRBD daemon: events in, actions out.

@@ -1,0 +1,1 @@
+//! What a person types about DRBD: drbdadm and its configuration.

@@ -1,0 +1,8 @@
+//! Front ends of a block device: a FUSE file under a loop device, and NBD.
+//!
+//! A front turns what a client asks into [`Request`]s and what became of them into the client's answer. It owns no
+//! thread: whoever serves the device polls it when its descriptor is readable.
+
+mod request;
+
+pub use request::{Fault, Front, Op, Request, RequestId};

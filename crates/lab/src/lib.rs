@@ -1,0 +1,1 @@
+//! A cloud in a box: servers, networks and volumes on one machine.

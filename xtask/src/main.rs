@@ -1,0 +1,2 @@
+//! The project's one front door.
+fn main() {}
