@@ -1,0 +1,37 @@
+//! The one table of names.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// One of the programs that this binary is.
+pub struct Personality {
+    /// As typed: the first word, or the link's name.
+    pub name: &'static str,
+    /// Runs it with the arguments after the name.
+    pub entry: fn(Vec<OsString>) -> ExitCode,
+    /// One line for `--help`.
+    pub description: &'static str,
+    /// Directory below the prefix in which installations and lab servers have a link of this name; none if it is
+    /// only ever the first word.
+    pub link: Option<&'static str>,
+}
+
+/// Every personality, in the order of `--help`.
+pub const PERSONALITIES: &[Personality] = &[];
+
+#[cfg(test)]
+mod tests {
+    use super::PERSONALITIES;
+
+    #[test]
+    fn names_are_unique_and_described() {
+        for (index, personality) in PERSONALITIES.iter().enumerate() {
+            assert!(!personality.description.is_empty(), "{} has no description", personality.name);
+            assert!(
+                PERSONALITIES[index + 1..].iter().all(|other| other.name != personality.name),
+                "{} twice",
+                personality.name
+            );
+        }
+    }
+}
