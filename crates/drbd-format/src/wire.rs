@@ -6,6 +6,6 @@
 mod packet;
 
 pub use packet::{
-    BlockAck, BlockRequest, Data, DataFlags, Features, Packet, Protocol, QueueLimits, Sizes, StateWord, SyncParam,
-    UuidFlags, Uuids,
+    BlockAck, BlockRequest, Data, DataFlags, Features, Packet, Protocol, QueueLimits, Sizes, StateWord,
+    SyncParam, UuidFlags, Uuids,
 };
