@@ -1,0 +1,136 @@
+//! The files of a configuration.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// Upper bound of one file. A configuration of a thousand resources is a tenth of it.
+pub const FILE_BYTES_MAX: u64 = 4 << 20;
+
+/// Upper bound of the number of files.
+pub const FILES_MAX: usize = 4096;
+
+/// Names a file of a [`Sources`].
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FileId(u32);
+
+/// A run of bytes of one file.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Span {
+    /// The file.
+    pub file: FileId,
+    /// Offset of the first byte.
+    pub start: usize,
+    /// Offset after the last byte.
+    pub end: usize,
+}
+
+impl Span {
+    /// From the beginning of `self` to the end of `other`, which is later in the same file.
+    pub fn to(self, other: Self) -> Self {
+        Self { end: other.end.max(self.start), ..self }
+    }
+}
+
+/// Why a file is not part of a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadFault {
+    /// The system's refusal.
+    #[error("cannot read {}: {source}", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Longer than [`FILE_BYTES_MAX`].
+    #[error("{} is longer than {FILE_BYTES_MAX} bytes: not a configuration", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Not UTF-8.
+    #[error("{} is not text: byte {offset} is not UTF-8", path.display())]
+    NotText {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        offset: usize,
+    },
+    /// More than [`FILES_MAX`].
+    #[error("more than {FILES_MAX} files")]
+    TooManyFiles,
+}
+
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+/// The files of a configuration, in the order in which they were read.
+#[derive(Debug, Default)]
+pub struct Sources {
+    files: Vec<Source>,
+}
+
+impl Sources {
+    /// No files yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reads a file; `path` is also the name shown in diagnostics.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is not text of a bearable length.
+    pub fn read(&mut self, path: &Path) -> Result<FileId, ReadFault> {
+        let system = |source| ReadFault::System { path: path.into(), source };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(system)?;
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(system)?;
+        if bytes.len() as u64 > FILE_BYTES_MAX {
+            return Err(ReadFault::TooLong { path: path.into() });
+        }
+        let text = String::from_utf8(bytes).map_err(|error| ReadFault::NotText {
+            path: path.into(),
+            offset: error.utf8_error().valid_up_to(),
+        })?;
+        self.add(path, text)
+    }
+
+    /// Takes a text that is there already.
+    ///
+    /// # Errors
+    /// [`ReadFault::TooManyFiles`].
+    pub fn add(&mut self, path: &Path, text: String) -> Result<FileId, ReadFault> {
+        if self.files.len() >= FILES_MAX {
+            return Err(ReadFault::TooManyFiles);
+        }
+        let id = FileId(self.files.len() as u32);
+        self.files.push(Source { path: path.into(), text });
+        Ok(id)
+    }
+
+    /// Name of a file.
+    pub fn path(&self, file: FileId) -> &Path {
+        &self.files[file.0 as usize].path
+    }
+
+    /// Text of a file.
+    pub fn text(&self, file: FileId) -> &str {
+        &self.files[file.0 as usize].text
+    }
+
+    /// The bytes a span means.
+    pub fn slice(&self, span: Span) -> &str {
+        self.text(span.file).get(span.start..span.end).unwrap_or("")
+    }
+
+    /// Line and column of the span's beginning, both from 1; columns count characters.
+    pub fn line_column(&self, span: Span) -> (usize, usize) {
+        let before = self.text(span.file).get(..span.start).unwrap_or("");
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
