@@ -1,2 +1,141 @@
 //! The project's one front door.
-fn main() {}
+
+mod bench;
+mod demo;
+mod install;
+mod packages;
+mod process;
+mod setup;
+mod suite;
+mod tidy;
+mod verify;
+mod workspace;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List and install the Debian packages that are missing for what is named (default: everything)
+    Setup {
+        /// What will be done: build, lab, demo, test, interop-…, bench
+        what: Vec<String>,
+        /// Only list
+        #[arg(long)]
+        list: bool,
+    },
+    /// Two servers, one mirrored disk, a power cut: the tutorial's part one
+    Demo {
+        /// Passed on to the demo
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Everything that must be true before a change is taken
+    Test {
+        /// Install nothing
+        #[arg(long)]
+        no_setup: bool,
+    },
+    /// The rules of the house that a program can check
+    Tidy,
+    /// Our side against the originals
+    Interop {
+        /// Suite; see `cargo xtask interop --list`
+        name: Option<String>,
+        /// The selection that `test` runs
+        #[arg(long)]
+        quick: bool,
+        /// Only list
+        #[arg(long)]
+        list: bool,
+        /// Scenarios whose name contains this
+        #[arg(long, value_name = "PATTERN")]
+        only: Option<String>,
+    },
+    /// Several nodes of the real engine on a seeded clock, network and disk
+    Sim {
+        /// Engine: drbd
+        engine: String,
+        /// Run so many seeds from 0 on
+        #[arg(long, required_unless_present = "seed", conflicts_with = "seed")]
+        seeds: Option<u64>,
+        /// Run this seed, and tell its story
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Seeded mutation of the corpus against a decoder
+    Fuzz {
+        /// Decoder; see `cargo xtask fuzz --list`
+        target: Option<String>,
+        /// How long
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+        /// Start of the random sequence
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Only list
+        #[arg(long)]
+        list: bool,
+    },
+    /// Measured side by side with others on this machine
+    Bench {
+        /// What: drbd
+        name: String,
+        /// Write the results there as well
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Short rounds: shows that it runs, measures nothing
+        #[arg(long)]
+        quick: bool,
+    },
+    /// The binary, its names as links, units and manual pages
+    Install {
+        /// Where: /usr/local, or a staging directory
+        #[arg(long, value_name = "DIR")]
+        prefix: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    // clap exits with 2 on a usage error by itself.
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether what was asked came out well; an error where it could not be tried.
+fn run(command: Command) -> anyhow::Result<bool> {
+    let workspace = Workspace::load()?;
+    match command {
+        Command::Setup { what, list } => setup::run(&what, list),
+        Command::Demo { args } => demo::run(&workspace, &args),
+        Command::Test { no_setup } => verify::run(&workspace, no_setup),
+        Command::Tidy => tidy::run(&workspace),
+        Command::Interop { name, quick, list, only } => {
+            suite::interop(&workspace, name.as_deref(), quick, list, only.as_deref())
+        }
+        Command::Sim { engine, seeds, seed } => suite::sim(&workspace, &engine, seeds, seed),
+        Command::Fuzz { target, seconds, seed, list } => {
+            suite::fuzz(&workspace, target.as_deref(), seconds, seed, list)
+        }
+        Command::Bench { name, json, quick } => bench::run(&workspace, &name, json.as_deref(), quick),
+        Command::Install { prefix } => install::run(&workspace, &prefix),
+    }
+}

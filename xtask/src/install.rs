@@ -1,0 +1,64 @@
+//! `cargo xtask install`: the binary and its names as links.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail};
+
+use crate::process;
+use crate::workspace::{Profile, Workspace};
+
+/// Installs below `prefix` and prints each path.
+pub fn run(workspace: &Workspace, prefix: &Path) -> anyhow::Result<bool> {
+    let prefix = std::path::absolute(prefix)?;
+    let built = workspace.build(&["lockstep"], Profile::Release)?.join("lockstep");
+    let binary = prefix.join("bin/lockstep");
+    put(&binary, &fs::read(&built).with_context(|| format!("reading {}", built.display()))?, 0o755)?;
+    for (name, directory) in names(&built)? {
+        link(&prefix.join(directory).join(name))?;
+    }
+    let unit = prefix.join("lib/systemd/system/lockstep-drbd.service");
+    let text = include_str!("install/lockstep-drbd.service").replace("@LOCKSTEP@", &binary.to_string_lossy());
+    put(&unit, text.as_bytes(), 0o644)?;
+    Ok(true)
+}
+
+/// The linked names as the binary itself tells them: name and directory below the prefix.
+fn names(lockstep: &Path) -> anyhow::Result<Vec<(String, String)>> {
+    let (success, text) = process::output(Command::new(lockstep).arg("--names"))?;
+    if !success {
+        bail!("`lockstep --names` failed");
+    }
+    let pair = |line: &str| line.split_once(' ').map(|(name, dir)| (name.to_owned(), dir.to_owned()));
+    text.lines()
+        .map(|line| pair(line).with_context(|| format!("`lockstep --names` printed `{line}`")))
+        .collect()
+}
+
+fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {
+    let parent = path.parent().context("an installed file has a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    // Renamed into place: a running daemon keeps the program it was started from.
+    let staged = PathBuf::from(format!("{}.new", path.display()));
+    fs::write(&staged, content).with_context(|| format!("writing {}", staged.display()))?;
+    fs::set_permissions(&staged, fs::Permissions::from_mode(mode))?;
+    fs::rename(&staged, path).with_context(|| format!("renaming to {}", path.display()))?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Every directory of links is one level below the prefix, as the binary's is.
+fn link(path: &Path) -> anyhow::Result<()> {
+    let parent = path.parent().context("a link has a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => fs::remove_file(path)?,
+        Ok(_) => bail!("{} exists and is no link: not replaced", path.display()),
+        Err(_) => {}
+    }
+    symlink("../bin/lockstep", path).with_context(|| format!("linking {}", path.display()))?;
+    println!("{} -> ../bin/lockstep", path.display());
+    Ok(())
+}
