@@ -63,11 +63,7 @@ mod tests {
         assert_eq!(breaches("A plain line.\n"), 0);
         assert_eq!(breaches("see /home/somebody/lockstep/target\n"), 1);
         assert_eq!(breaches(&["as discussed in issue ", "#12\n"].concat()), 1);
-        assert_eq!(
-            breaches("requests that issue 4 KiB writes\n"),
-            1,
-            "write it with a hyphen or another verb"
-        );
+        assert_eq!(breaches("requests that issue 4 KiB writes\n"), 0);
         assert_eq!(breaches("blank at the end \n"), 1);
         assert_eq!(breaches("no end"), 1);
     }
