@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+/// An open integer with names for the values that upstream knows.
 macro_rules! wire_names {
     ($(#[$doc:meta])* $name:ident($repr:ty), $what:literal { $($(#[$vdoc:meta])* $konst:ident = $value:literal, $text:literal;)* }) => {
         $(#[$doc])*
@@ -145,3 +146,5 @@ impl ConnectionState {
         matches!(self, Self::SyncSource | Self::SyncTarget | Self::PausedSyncS | Self::PausedSyncT)
     }
 }
+
+pub(crate) use wire_names;
