@@ -14,7 +14,7 @@
 
 mod client;
 mod error;
-mod frame;
+pub mod frame;
 mod hello;
 mod server;
 

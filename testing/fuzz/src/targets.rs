@@ -1,0 +1,39 @@
+//! What is fuzzed: the one table.
+
+mod control_frame;
+mod drbd_meta;
+mod drbd_wire;
+mod fuse_request;
+
+/// Something that reads bytes it has no reason to trust.
+pub struct Target {
+    /// As typed, and the corpus's folder.
+    pub name: &'static str,
+    /// Whose bytes.
+    pub reads: &'static str,
+    /// Reads an input; panics only where the target is wrong.
+    pub run: fn(&[u8]),
+}
+
+/// Every target.
+pub const TARGETS: &[Target] = &[
+    Target { name: "drbd-wire", reads: "a peer's packets, both sockets", run: drbd_wire::run },
+    Target { name: "drbd-meta", reads: "the superblock of a disk", run: drbd_meta::run },
+    Target { name: "fuse-request", reads: "a request of the kernel", run: fuse_request::run },
+    Target { name: "control-frame", reads: "a command over the control socket", run: control_frame::run },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::TARGETS;
+    use crate::corpus;
+
+    #[test]
+    fn every_corpus_is_there_and_is_read_without_a_panic() {
+        for target in TARGETS {
+            for (_, input) in corpus::load(target.name).expect("a corpus") {
+                (target.run)(&input);
+            }
+        }
+    }
+}
