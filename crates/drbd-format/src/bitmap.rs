@@ -25,14 +25,21 @@ const WORDS_PER_PAGE: usize = PAGE_BYTES / 8;
 ///
 /// Invariants: bits from `bits` on are zero; `set` is the number of ones; a page that differs from its last
 /// `load_page` or `take_dirty_page` is marked in `dirty`.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone)]
 pub struct Bitmap {
     words: Vec<u64>,
     bits: u64,
     device_sectors: u64,
     set: u64,
     dirty: Vec<bool>,
-    dirty_count: usize,
+    /// No page before this one is dirty.
+    dirty_from: usize,
+}
+
+impl std::fmt::Debug for Bitmap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Bitmap({} of {} bits set)", self.set, self.bits)
+    }
 }
 
 impl Bitmap {
@@ -46,14 +53,8 @@ impl Bitmap {
         let bits = sectors.div_ceil(SECTORS_PER_BIT);
         let words = bits.div_ceil(64) as usize;
         let pages = words.div_ceil(WORDS_PER_PAGE);
-        Self {
-            words: vec![0; words],
-            bits,
-            device_sectors: sectors,
-            set: 0,
-            dirty: vec![false; pages],
-            dirty_count: 0,
-        }
+        let dirty = vec![false; pages];
+        Self { words: vec![0; words], bits, device_sectors: sectors, set: 0, dirty, dirty_from: pages }
     }
 
     /// Number of bits.
@@ -185,24 +186,15 @@ impl Bitmap {
 
     /// The first page that must be written; from now on it counts as written.
     pub fn take_dirty_page(&mut self) -> Option<u64> {
-        if self.dirty_count == 0 {
-            return None;
-        }
-        let page = self.dirty.iter().position(|&dirty| dirty)?;
-        self.mark_clean(page);
+        self.dirty_from += self.dirty[self.dirty_from..].iter().take_while(|&&dirty| !dirty).count();
+        let page = self.dirty_from;
+        *self.dirty.get_mut(page)? = false;
         Some(page as u64)
     }
 
     fn mark_dirty(&mut self, page: usize) {
-        if !std::mem::replace(&mut self.dirty[page], true) {
-            self.dirty_count += 1;
-        }
-    }
-
-    fn mark_clean(&mut self, page: usize) {
-        if std::mem::replace(&mut self.dirty[page], false) {
-            self.dirty_count -= 1;
-        }
+        self.dirty[page] = true;
+        self.dirty_from = self.dirty_from.min(page);
     }
 
     /// The words of a page; none beyond the end.
@@ -228,8 +220,8 @@ impl Bitmap {
             let word = chunks.next().unwrap_or(0) & self.valid(at);
             self.replace(at, word);
         }
-        if page < self.pages() {
-            self.mark_clean(page as usize);
+        if let Some(dirty) = self.dirty.get_mut(page as usize) {
+            *dirty = false;
         }
     }
 

@@ -74,7 +74,6 @@ fn the_captured_code_is_17_bytes_for_167_blocks() {
     assert!(lengths.into_iter().any(|length| length == 17));
 }
 
-/// 60 MiB below the activity log's extents were dirty; of the bitmap on disk nothing had been written yet.
 #[test]
 fn pages_are_what_lies_on_disk() {
     let raw = capture("md-01-drbd0.raw.zst");

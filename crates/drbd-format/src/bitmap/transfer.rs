@@ -30,12 +30,13 @@ impl BitmapSender {
         if self.done {
             return None;
         }
-        if use_rle && agreed.protocol >= RUNS_SINCE_PROTOCOL {
-            if let Some(runs) = bitmap.encode_runs(self.next_bit, agreed.bitmap_code_bytes_max()) {
-                self.next_bit = runs.next_bit;
-                self.done = self.next_bit >= bitmap.bits();
-                return Some(Packet::CompressedBitmap { encoding: runs.encoding, code: runs.code });
-            }
+        let may_encode = use_rle && agreed.protocol >= RUNS_SINCE_PROTOCOL;
+        let runs =
+            may_encode.then(|| bitmap.encode_runs(self.next_bit, agreed.bitmap_code_bytes_max())).flatten();
+        if let Some(runs) = runs {
+            self.next_bit = runs.next_bit;
+            self.done = self.next_bit >= bitmap.bits();
+            return Some(Packet::CompressedBitmap { encoding: runs.encoding, code: runs.code });
         }
         let word = plain_word(self.next_bit, bitmap);
         let bytes = bitmap.words_bytes(word, agreed.bitmap_chunk_bytes());
