@@ -5,6 +5,7 @@
 
 mod extent;
 mod fuse_file;
+pub mod holder;
 mod inflight;
 mod loop_device;
 mod request;

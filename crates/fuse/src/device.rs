@@ -1,7 +1,7 @@
 //! How requests come in and answers go out.
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -22,14 +22,28 @@ pub trait Transport: AsFd {
     fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<()>;
 }
 
-/// An open /dev/fuse.
+/// An open /dev/fuse, under a high number.
+///
+/// A process that dies lets go of its descriptors from the highest number down. The session must end before a block
+/// device that is made of it is closed: the last close of a block device writes out what is cached, and would wait for
+/// ever for a session that the same dying process still holds.
 #[derive(Debug)]
 pub struct Device(OwnedFd);
+
+/// Numbers from here on are "high", or from half of the limit on where that is less.
+const HIGH: u64 = 4096;
+
+/// The same open file under a high number, see `Device`; as it is where the limit leaves no room.
+pub fn raise(fd: OwnedFd) -> OwnedFd {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    let floor = (limit / 2).min(HIGH) as RawFd;
+    rustix::io::fcntl_dupfd_cloexec(&fd, floor).unwrap_or(fd)
+}
 
 impl Device {
     fn open() -> io::Result<OwnedFd> {
         let fd = rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        Ok(fd)
+        Ok(raise(fd))
     }
 
     /// A new descriptor without a file system; mount(2) attaches one.
@@ -42,7 +56,7 @@ impl Device {
 
     /// The device behind a descriptor that belonged to a session before.
     pub fn from_kept(fd: OwnedFd) -> Self {
-        Self(fd)
+        Self(raise(fd))
     }
 
     /// Another descriptor of the same session with a queue of its own for requests handed out

@@ -12,7 +12,7 @@ mod mount;
 mod request;
 mod session;
 
-pub use device::{Device, Transport};
+pub use device::{Device, Transport, raise};
 pub use directory::{Directory, Entry};
 pub use mount::{Mount, detach, unmount};
 pub use request::{Malformed, Offer, Operation, Request, Unique};
