@@ -1,0 +1,66 @@
+//! A network segment that nothing else on this machine sees, and that ends with this process.
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use anyhow::Context;
+
+use crate::program::{output, words};
+
+/// Set in the process that is inside.
+const INSIDE: &str = "LOCKSTEP_INTEROP_INSIDE";
+
+/// The bridge that nodes are plugged into; this process stands on it too.
+pub struct Segment;
+
+impl Segment {
+    /// Starts this program again, with the same arguments, where it has network, mounts and processes to itself:
+    /// whatever it leaves behind ends with it. Returns only in the process inside, or with an error.
+    pub fn enter() -> anyhow::Result<Self> {
+        if std::env::var_os(INSIDE).is_none() {
+            let error = Command::new("unshare")
+                .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+                .args(["--propagation", "private"])
+                .arg(std::env::current_exe()?)
+                .args(std::env::args_os().skip(1))
+                .env(INSIDE, "1")
+                .exec();
+            return Err(error).context("cannot run `unshare`");
+        }
+        for line in [
+            "ip link set lo up",
+            "ip link add br0 type bridge forward_delay 0 stp_state 0",
+            "ip link set br0 up",
+            // Sockets, logs and states of our own daemon.
+            "mount -t tmpfs tmpfs /run",
+        ] {
+            output(&mut words(line))?;
+        }
+        Ok(Self)
+    }
+
+    /// Plugs a node's network card in.
+    pub fn plug(&self, tap: &str) -> anyhow::Result<()> {
+        output(&mut words(&format!("ip tuntap add {tap} mode tap")))?;
+        output(&mut words(&format!("ip link set {tap} master br0 up")))?;
+        Ok(())
+    }
+
+    /// Pulls it out.
+    pub fn unplug(&self, tap: &str) -> anyhow::Result<()> {
+        output(&mut words(&format!("ip link del {tap}")))?;
+        Ok(())
+    }
+
+    /// Gives this process an address on the segment: our own node stands here.
+    pub fn take_address(&self, address: &str) -> anyhow::Result<()> {
+        output(&mut words(&format!("ip addr add {address}/24 dev br0")))?;
+        Ok(())
+    }
+
+    /// Gives the address back.
+    pub fn leave_address(&self, address: &str) -> anyhow::Result<()> {
+        output(&mut words(&format!("ip addr del {address}/24 dev br0")))?;
+        Ok(())
+    }
+}
