@@ -142,7 +142,10 @@ impl SuperBlock {
         }
     }
 
-    /// Whether the activity log must be applied to the bitmap before the data may be used (`drbdmeta apply-al`).
+    /// Whether the activity log must be applied before the data may be used. `drbdmeta apply-al` marks the hot
+    /// extents in the bitmap only if [`MetaFlags::PRIMARY_IND`] is set (who was not primary has nothing to fear),
+    /// then fills the ring with `Transaction::initialized`, sets [`MetaFlags::AL_CLEAN`] and [`Magic::V08`], and
+    /// leaves the other flags as they are.
     pub fn needs_apply_al(&self) -> bool {
         self.magic == Magic::V84_UNCLEAN || !self.flags.has(MetaFlags::AL_CLEAN)
     }

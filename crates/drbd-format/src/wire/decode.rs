@@ -93,15 +93,15 @@ pub fn body_bytes(command: Command, length: u32, agreed: &Agreed) -> Result<usiz
         ));
     };
     let length = length as usize;
-    let (body, fits, expected) = match shape {
-        Shape::Fixed(body) => (body, length == body, body.to_string()),
-        Shape::Payload(body, max) => {
-            (body, (body..=body + max).contains(&length), format!("{body} to {}", body + max))
-        }
-        Shape::Whole(min, max) => (length, (min..=max).contains(&length), format!("{min} to {max}")),
-        Shape::Either(a, b) => (length, length == a || length == b, format!("{a} or {b}")),
+    let (body, allowed) = match shape {
+        Shape::Fixed(body) => (body, body..=body),
+        Shape::Payload(body, max) => (body, body..=body + max),
+        Shape::Whole(min, max) => (length, min..=max),
+        Shape::Either(short, _) if length == short => (length, short..=short),
+        Shape::Either(_, long) => (length, long..=long),
     };
-    if !fits {
+    if !allowed.contains(&length) {
+        let expected = format!("{} to {}", allowed.start(), allowed.end());
         return Err(Malformed::new(place(command), "length", length, expected));
     }
     Ok(body)
