@@ -1,4 +1,34 @@
 //! DRBD's decisions: a state machine without IO.
+//!
+//! [`Resource::handle`] takes one event and appends actions; it never blocks, never fails, knows no clock, no socket and
+//! no byte of data. Payload travels as handles. The order of durability is in the actions: a meta-data job is a list of
+//! steps, and what must wait for one waits for its completion.
 
 pub mod admin;
+mod application;
+mod completion;
+mod connect;
+pub mod device;
+mod durability;
+pub mod event;
+mod generations;
+mod hot_extents;
+mod link;
+mod orders;
+mod peer_io;
+pub mod proc_drbd;
+mod ranges;
+mod receive;
+mod resource;
+mod resync;
+mod state;
 pub mod status;
+mod time;
+mod transfer_log;
+mod transition;
+mod turn;
+
+pub use resource::Resource;
+pub use state::code;
+pub use time::Instant;
+pub use turn::Entropy;
