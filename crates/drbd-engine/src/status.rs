@@ -129,3 +129,58 @@ pub struct SyncProgress {
     /// Seconds until done at the present speed; none if it stands still.
     pub finish_s: Option<u64>,
 }
+
+impl crate::device::Device {
+    pub(crate) fn status(
+        &self,
+        link: &crate::link::Link,
+        now: crate::time::Instant,
+        permit: crate::resource::Permit,
+    ) -> DeviceStatus {
+        let left = self.dirty_blocks();
+        let mut counters = self.counters;
+        counters.local_count = self.operations.len() as u64;
+        counters.pending = self.parts.values().filter(|p| p.remote == crate::device::Leg::Pending).count() as u64;
+        counters.unacked = (self.peer_writes.len() + self.peer_reads.len()) as u64;
+        counters.application_pending = (self.writes.len() + self.reads.len()) as u64;
+        counters.epochs = link.log.len().max(1) as u64;
+        counters.out_of_sync_kib = left * 4;
+        let disk = self.disk.as_ref();
+        DeviceStatus {
+            volume: self.volume,
+            minor: self.minor,
+            connection: self.state.conn,
+            disk: self.state.disk,
+            peer_disk: self.state.pdsk,
+            size_sectors: self.size_sectors,
+            backing: String::new(),
+            uuids: disk.map_or([0; 4], |d| d.generations.0),
+            md_flags: self.meta_flags().0,
+            flags: DeviceFlags {
+                io_suspended: !permit.allows(now),
+                resync_paused_by_peer: self.state.peer_isp,
+                resync_paused_by_user: self.state.user_isp,
+                // As the kernel prints it for a disk that no peer has seen.
+                al_suspended: disk.is_some() && self.state.conn < ConnectionState::Connected && self.fully_dirty(),
+                ..DeviceFlags::default()
+            },
+            counters,
+            sync: self.resync.as_ref().map(|resync| {
+                let (speed, average) = resync.speeds_kib_per_s(now, left);
+                SyncProgress {
+                    total_kib: resync.total * 4,
+                    left_kib: left * 4,
+                    speed_kib_per_s: speed,
+                    average_kib_per_s: average,
+                    wanted_kib_per_s: None,
+                    finish_s: (speed > 0).then(|| left * 4 / speed),
+                }
+            }),
+        }
+    }
+
+    /// Every block is out of sync: then the activity log has nothing to add (`AL_SUSPENDED`).
+    fn fully_dirty(&self) -> bool {
+        self.disk.as_ref().is_some_and(|d| d.bitmap.bits() > 0 && d.bitmap.count() == d.bitmap.bits())
+    }
+}

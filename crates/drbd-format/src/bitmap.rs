@@ -192,6 +192,40 @@ impl Bitmap {
         Some(page as u64)
     }
 
+    /// Whether this page must be written; from now on it counts as written.
+    pub fn take_dirty(&mut self, page: u64) -> bool {
+        self.dirty.get_mut(page as usize).is_some_and(std::mem::take)
+    }
+
+    /// Whether any block that the range touches is marked.
+    pub fn any_set(&self, range: SectorRange) -> bool {
+        let end = range.end().div_ceil(SECTORS_PER_BIT);
+        self.next_set(range.start / SECTORS_PER_BIT).is_some_and(|bit| bit < end)
+    }
+
+    /// The same marks for a device of another size: what is new is marked, what is gone forgotten, every page dirty.
+    pub fn resized(&self, sectors: u64) -> Self {
+        let mut new = Self::of_device(sectors);
+        new.set_all();
+        let kept = self.words.len().min(new.words.len());
+        // The last old word may hold the last old block and the first new ones.
+        for (at, &word) in self.words[..kept].iter().enumerate() {
+            let beyond_old = !self.valid(at);
+            new.replace(at, (word | beyond_old) & new.valid(at));
+        }
+        if self.device_sectors < sectors && self.bits > 0 {
+            // A last block that was partial has grown.
+            let tail = self.device_sectors / SECTORS_PER_BIT * SECTORS_PER_BIT;
+            if tail < self.device_sectors {
+                new.set_range(SectorRange::new(tail, sectors.min(tail + SECTORS_PER_BIT) - tail));
+            }
+        }
+        for page in 0..new.dirty.len() {
+            new.mark_dirty(page);
+        }
+        new
+    }
+
     fn mark_dirty(&mut self, page: usize) {
         self.dirty[page] = true;
         self.dirty_from = self.dirty_from.min(page);

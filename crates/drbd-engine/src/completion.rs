@@ -1,0 +1,92 @@
+//! Operations at the disks that have ended, and time.
+
+use std::time::Duration;
+
+use drbd_format::names::ConnectionState as C;
+
+use crate::device::Purpose;
+use crate::event::{Action, IoFault, Tag};
+use crate::resource::Resource;
+use crate::time::Instant;
+
+/// How long an epoch may stay open after its last write, so that extents are released and the peer flushes.
+const EPOCH_IDLE: Duration = Duration::from_millis(200);
+
+impl Resource {
+    /// Which volume issued an operation.
+    fn volume_of(&self, tag: Tag) -> Option<u16> {
+        self.devices.iter().find(|(_, d)| d.operations.contains_key(&tag)).map(|(&volume, _)| volume)
+    }
+
+    pub(crate) fn io_done(&mut self, tag: Tag, outcome: Result<(), IoFault>) {
+        let Some(volume) = self.volume_of(tag) else { return };
+        let Some(purpose) = self.devices.get_mut(&volume).and_then(|d| d.operations.remove(&tag)) else { return };
+        match purpose {
+            Purpose::Part => self.part_written(volume, tag, outcome),
+            Purpose::Read => self.read_done(volume, tag, outcome),
+            Purpose::FrontFlush => self.flushed(volume, tag, outcome),
+            Purpose::PeerWrite => self.peer_write_done(volume, tag, outcome),
+            Purpose::PeerRead => self.peer_read_done(volume, tag, outcome),
+            Purpose::ResyncWrite { sector } => self.resync_written(volume, sector, tag, outcome),
+            Purpose::OrphanedResyncWrite { range, payload } => {
+                if let Some(payload) = payload {
+                    self.turn.out.push(Action::Release { payload });
+                }
+                self.unlock(volume, range);
+            }
+            Purpose::EpochFlush => self.epoch_flush_done(volume, outcome),
+            Purpose::ActivityLog => self.activity_log_written(volume, outcome),
+            Purpose::SuperBlock(version) => self.superblock_written(volume, version, outcome),
+            Purpose::BitmapPages | Purpose::FreshActivityLog => {
+                if outcome.is_err() {
+                    self.disk_failed(volume);
+                }
+            }
+            Purpose::BitmapBeforeExchange => self.bitmap_may_be_sent(volume, outcome),
+            Purpose::BitmapBeforeResync => self.resync_may_begin(volume, outcome),
+            Purpose::ResyncEnd => self.resync_end_stable(volume, outcome),
+        }
+    }
+
+    fn bitmap_may_be_sent(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+        if outcome.is_err() {
+            return self.disk_failed(volume);
+        }
+        if self.devices.get(&volume).is_some_and(|d| d.state.conn == C::WFBitMapS) {
+            self.send_bitmap(volume);
+        }
+    }
+
+    /// Closes an epoch that nothing was added to for a while.
+    pub(crate) fn close_idle_epoch(&mut self) {
+        let idle = self.turn.now.since(self.link.epoch_touched_at) >= EPOCH_IDLE;
+        if idle && self.link.log.open_len() > 0 && self.link.is_open() {
+            self.link.close_epoch(&mut self.turn);
+        }
+    }
+
+    /// When the shell must send `Event::Timeout`, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let now = self.turn.now;
+        let mut deadlines = Vec::new();
+        deadlines.extend(self.link.dial_at);
+        deadlines.extend(self.link.stage_deadline);
+        if self.link.is_open() {
+            let options = self.link.options();
+            let next_ping = match self.link.pinged_at {
+                Some(at) => at.max(self.link.heard_at) + crate::time::tenths(options.ping_timeout_ds),
+                None => self.link.heard_at + Duration::from_secs(u64::from(options.ping_int_s)),
+            };
+            deadlines.push(next_ping);
+            if self.link.log.open_len() > 0 {
+                deadlines.push(self.link.epoch_touched_at + EPOCH_IDLE);
+            }
+        }
+        let resyncing = self.devices.values().filter(|d| d.state.conn == C::SyncTarget);
+        deadlines.extend(resyncing.filter_map(|d| d.resync.as_ref()).map(|r| r.deadline(now)));
+        if let Some(until) = self.permit.until.filter(|until| *until >= now) {
+            deadlines.push(until + Duration::from_nanos(1));
+        }
+        deadlines.into_iter().min()
+    }
+}

@@ -1,0 +1,549 @@
+//! From two addresses to an open connection, and back.
+//!
+//! Either side may dial; whoever dials first makes the data socket, the other dials back the meta socket.
+//! Upstream: `conn_connect`, `drbd_do_features`, `drbd_do_auth`, `conn_disconnect`.
+
+use std::time::Duration;
+
+use drbd_format::auth::CramHmac;
+use drbd_format::names::{ConnectionState as C, DiskState as D};
+use drbd_format::wire::{
+    Agreed, Features, PROTOCOL_MAX, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags, Uuids,
+};
+
+use crate::admin::{NetOptions, ReplicationProtocol};
+use crate::device::{Device, Leg};
+use crate::event::{Action, Level, SocketId};
+use crate::link::{Asked, Link, PeerEpochs, Stage};
+use crate::resource::Resource;
+use crate::state::{State, code, refused};
+use crate::turn::Turn;
+
+/// What we offer.
+const FEATURES: Features = Features {
+    protocol_min: PROTOCOL_MIN,
+    feature_flags: Features::TRIM | Features::THIN_RESYNC | Features::WSAME | Features::WZEROES,
+    protocol_max: PROTOCOL_MAX,
+};
+
+/// Longest challenge taken (`CHALLENGE_LEN * 2`).
+const CHALLENGE_BYTES_MAX: usize = 128;
+
+/// A protocol's number on the wire.
+pub(crate) fn protocol_number(protocol: ReplicationProtocol) -> u32 {
+    match protocol {
+        ReplicationProtocol::A => 1,
+        ReplicationProtocol::B => 2,
+        ReplicationProtocol::C => 3,
+    }
+}
+
+fn protocol_packet(options: &NetOptions, discard_my_data: bool) -> Protocol {
+    Protocol {
+        protocol: protocol_number(options.protocol),
+        after_sb_0p: options.after_sb_0pri,
+        after_sb_1p: options.after_sb_1pri,
+        after_sb_2p: options.after_sb_2pri,
+        conn_flags: u32::from(discard_my_data),
+        two_primaries: u32::from(options.allow_two_primaries),
+        integrity_alg: options.data_integrity_alg.clone(),
+    }
+}
+
+impl Device {
+    /// `P_SIZES` as it is now.
+    pub(crate) fn sizes(&self, agreed: &Agreed) -> Sizes {
+        let disk = self.disk.as_ref().filter(|_| self.state.disk >= D::Negotiating);
+        let block = disk.map_or(512, |d| d.logical_block_bytes);
+        Sizes {
+            d_size: disk.map_or(0, |d| d.capacity_sectors),
+            u_size: disk.map_or(0, |d| d.options.size_sectors),
+            c_size: self.size_sectors,
+            max_bio_size: agreed.bio_bytes_max(),
+            queue_order_type: 0,
+            dds_flags: 0,
+            limits: agreed.has(Features::WSAME).then_some(QueueLimits {
+                physical_block_size: block,
+                logical_block_size: block,
+                alignment_offset: 0,
+                io_min: block,
+                io_opt: 0,
+                discard_enabled: u8::from(disk.is_some_and(|d| d.discards)),
+                discard_zeroes_data: 0,
+                write_same_capable: 0,
+            }),
+        }
+    }
+
+    /// `P_UUIDS` as it is now; none without a disk.
+    pub(crate) fn uuids(&self, discard_my_data: bool) -> Option<Uuids> {
+        let disk = self.disk.as_ref().filter(|_| self.state.disk >= D::Negotiating)?;
+        let [current, bitmap, h0, h1] = disk.generations.0;
+        let mut flags = 0;
+        if discard_my_data {
+            flags |= UuidFlags::DISCARD_MY_DATA;
+        }
+        if disk.crashed_primary {
+            flags |= UuidFlags::CRASHED_PRIMARY;
+        }
+        if self.state.disk == D::Negotiating && disk.negotiated == D::Inconsistent {
+            flags |= UuidFlags::INCONSISTENT;
+        }
+        let flags = UuidFlags(flags);
+        Some(Uuids { current, bitmap, history: [h0, h1], dirty_bits: disk.bitmap.count(), flags })
+    }
+
+    pub(crate) fn send_sizes(&self, turn: &mut Turn, link: &Link) {
+        link.send(turn, self.volume, Packet::Sizes(self.sizes(&link.agreed)), None);
+    }
+
+    pub(crate) fn send_uuids(&self, turn: &mut Turn, link: &Link) {
+        let discard = link.configuration.as_ref().is_some_and(|c| c.discard_my_data);
+        if let Some(uuids) = self.uuids(discard) {
+            link.send(turn, self.volume, Packet::Uuids(uuids), None);
+        }
+    }
+
+    pub(crate) fn send_state(&self, turn: &mut Turn, link: &Link) {
+        link.send(turn, self.volume, Packet::State(self.state.word()), None);
+    }
+
+    fn send_sync_param(&self, turn: &mut Turn, link: &Link) {
+        let net = link.options();
+        let disk = self.disk.as_ref().map(|d| d.options.clone()).unwrap_or_default();
+        let param = SyncParam {
+            resync_rate_kib_per_s: disk.resync_rate_kib_per_s,
+            verify_alg: net.verify_alg,
+            csums_alg: net.csums_alg,
+            c_plan_ahead_ds: disk.c_plan_ahead_ds,
+            c_delay_target_ds: disk.c_delay_target_ds,
+            c_fill_target_sectors: disk.c_fill_target_sectors,
+            c_max_rate_kib_per_s: disk.c_max_rate_kib_per_s,
+        };
+        link.send(turn, self.volume, Packet::SyncParam(param), None);
+    }
+}
+
+impl Resource {
+    /// The state of the connection as a whole changes, and with it every device's.
+    pub(crate) fn set_link_state(&mut self, conn: C) {
+        self.link.state = conn;
+        for volume in self.volumes() {
+            if let Some(state) = self.devices.get(&volume).map(|d| d.state) {
+                self.transition(volume, State { conn, ..state });
+            }
+        }
+    }
+
+    /// Begins to look for the peer; not at once if the last attempt ended in the middle, lest two nodes chase each other.
+    pub(crate) fn start_connecting(&mut self, at_once: bool) {
+        let Some(configuration) = &self.link.configuration else { return };
+        let (local, peer) = (configuration.local, configuration.peer);
+        self.turn.out.push(Action::Listen { local, peer });
+        self.set_link_state(C::Unconnected);
+        self.set_link_state(C::WFConnection);
+        if at_once {
+            return self.dial();
+        }
+        let [random] = self.turn.random::<1>();
+        self.link.dial_at = Some(self.turn.now + Duration::from_millis(100 + 4 * u64::from(random)));
+    }
+
+    fn dial(&mut self) {
+        let Some(configuration) = &self.link.configuration else { return };
+        if self.link.dialling || self.link.fenced || self.link.state != C::WFConnection {
+            return;
+        }
+        self.link.dialling = true;
+        self.link.dial_at = None;
+        let (local, peer) = (configuration.local, configuration.peer);
+        self.turn.out.push(Action::Dial { local, peer });
+    }
+
+    /// `connect-int`, more or less, so that two nodes do not dial in step.
+    fn dial_later(&mut self) {
+        let base = u64::from(self.link.options().connect_int_s) * 1000;
+        let [random] = self.turn.random::<1>();
+        let jitter = base * u64::from(random) / 1024;
+        let wait = Duration::from_millis(base - base / 8 + jitter);
+        self.link.dial_at = Some(self.turn.now + wait);
+    }
+
+    pub(crate) fn dial_failed(&mut self) {
+        self.link.dialling = false;
+        if self.link.state == C::WFConnection {
+            self.dial_later();
+        }
+    }
+
+    fn close(&mut self, socket: SocketId, drain: bool) {
+        self.turn.out.push(Action::Close { socket, drain });
+    }
+
+    /// A TCP connection stands.
+    pub(crate) fn opened(&mut self, socket: SocketId, outgoing: bool) {
+        if outgoing {
+            self.link.dialling = false;
+        }
+        if self.link.state != C::WFConnection || self.link.fenced || self.link.stage != Stage::Sockets {
+            // A peer that dials while we hold it for connected has lost the connection: find out.
+            if !outgoing && self.link.is_open() {
+                self.ping();
+            }
+            return self.close(socket, false);
+        }
+        if !outgoing {
+            self.link.unnamed.push(socket);
+            if self.link.unnamed.len() > 4 {
+                let oldest = self.link.unnamed.remove(0);
+                self.close(oldest, false);
+            }
+            return;
+        }
+        if self.link.data.is_none() {
+            self.link.data = Some(socket);
+            self.turn.out.push(Action::Send { socket, volume: 0, packet: Packet::InitialData, data: None });
+            // The peer dials back the meta socket; if it does not, we dial that, too.
+            self.dial_later();
+        } else if self.link.meta.is_none() {
+            self.link.meta = Some(socket);
+            self.link.resolves_conflicts = false;
+            self.turn.out.push(Action::Send { socket, volume: 0, packet: Packet::InitialMeta, data: None });
+        } else {
+            self.close(socket, false);
+        }
+        self.introduce_if_complete();
+    }
+
+    /// The first packet of an accepted socket says which one it is.
+    pub(crate) fn named(&mut self, socket: SocketId, is_data: bool) {
+        self.link.unnamed.retain(|&s| s != socket);
+        let place = if is_data { &mut self.link.data } else { &mut self.link.meta };
+        if let Some(own) = *place {
+            // Both dialled at once. One rule for both: the greater address keeps the socket it dialled.
+            let keep = self.link.configuration.as_ref().is_some_and(|c| c.local > c.peer);
+            let which = if is_data { "S" } else { "M" };
+            self.turn.log(Level::Warning, format_args!("initial packet {which} crossed"));
+            if keep {
+                return self.close(socket, false);
+            }
+            *(if is_data { &mut self.link.data } else { &mut self.link.meta }) = Some(socket);
+            self.close(own, false);
+        } else {
+            *place = Some(socket);
+        }
+        if !is_data {
+            self.link.resolves_conflicts = true;
+        }
+        self.introduce_if_complete();
+        if self.link.stage == Stage::Sockets {
+            self.dial();
+        }
+    }
+
+    /// Both sockets are there: say what we speak.
+    fn introduce_if_complete(&mut self) {
+        if self.link.data.is_none() || self.link.meta.is_none() || self.link.stage != Stage::Sockets {
+            return;
+        }
+        self.link.dial_at = None;
+        self.link.agreed = Agreed::NOTHING;
+        self.link.heard_at = self.turn.now;
+        self.link.pinged_at = None;
+        self.turn.out.push(Action::Agree { agreed: Agreed::NOTHING });
+        self.turn.out.push(Action::StopListening);
+        self.advance(Stage::Features);
+        self.link.send(&mut self.turn, 0, Packet::ConnectionFeatures(FEATURES), None);
+    }
+
+    fn advance(&mut self, stage: Stage) {
+        self.link.stage = stage;
+        self.link.stage_deadline =
+            (stage != Stage::Open).then(|| self.turn.now + self.link.handshake_patience());
+    }
+
+    /// The peer's features.
+    pub(crate) fn features_received(&mut self, theirs: Features) {
+        if self.link.stage != Stage::Features {
+            return self.misbehaved("ConnectionFeatures at the wrong time");
+        }
+        let Some(agreed) = Agreed::from_features(&FEATURES, &theirs) else {
+            let (low, high) = (theirs.protocol_min, theirs.protocol_max);
+            let text = format!(
+                "incompatible DRBD dialects: I support {PROTOCOL_MIN}-{PROTOCOL_MAX}, peer supports {low}-{high}"
+            );
+            self.turn.log(Level::Error, text);
+            return self.stand_alone();
+        };
+        self.link.agreed = agreed;
+        self.turn.out.push(Action::Agree { agreed });
+        let protocol = agreed.protocol;
+        self.turn.info(format_args!(
+            "Handshake successful: Agreed network protocol version {protocol}, feature flags {:#x}",
+            agreed.features
+        ));
+        if self.link.options().cram_hmac_alg.is_empty() {
+            return self.open_link();
+        }
+        self.link.challenge = self.turn.random();
+        let challenge = self.link.challenge.to_vec();
+        self.advance(Stage::Challenge);
+        self.link.send(&mut self.turn, 0, Packet::AuthChallenge(challenge), None);
+    }
+
+    /// The peer's challenge.
+    pub(crate) fn challenged(&mut self, theirs: &[u8]) {
+        let options = self.link.options();
+        let length_ok = (64..=CHALLENGE_BYTES_MAX).contains(&theirs.len());
+        if self.link.stage != Stage::Challenge || !length_ok {
+            return self.authentication_failed("an AuthChallenge of the wrong length or at the wrong time");
+        }
+        // A peer that throws our own challenge back wants us to compute its response.
+        if theirs[..64] == self.link.challenge {
+            return self.authentication_failed("Peer presented the same challenge!");
+        }
+        let Some(hmac) = CramHmac::by_name(&options.cram_hmac_alg) else {
+            return self.authentication_failed("cram-hmac-alg is not known");
+        };
+        let response = hmac.response(options.shared_secret.as_bytes(), theirs);
+        self.advance(Stage::Response);
+        self.link.send(&mut self.turn, 0, Packet::AuthResponse(response), None);
+    }
+
+    /// The peer's response.
+    pub(crate) fn responded(&mut self, theirs: &[u8]) {
+        let options = self.link.options();
+        let accepted = CramHmac::by_name(&options.cram_hmac_alg).is_some_and(|hmac| {
+            hmac.accepts(options.shared_secret.as_bytes(), &self.link.challenge, theirs)
+        });
+        if self.link.stage != Stage::Response || !accepted {
+            return self.authentication_failed("the peer's response is wrong: its shared-secret differs");
+        }
+        let bytes = theirs.len();
+        self.turn.info(format_args!("Peer authenticated using {bytes} bytes HMAC"));
+        self.open_link();
+    }
+
+    fn authentication_failed(&mut self, why: &str) {
+        self.turn.log(Level::Error, format_args!("Authentication of peer failed: {why}"));
+        self.stand_alone();
+    }
+
+    /// Authenticated: parameters, sizes, generations, states.
+    fn open_link(&mut self) {
+        self.advance(Stage::Open);
+        self.link.peer_epochs = PeerEpochs::after(&self.link.peer_epochs);
+        let Some(configuration) = &self.link.configuration else { return };
+        let packet = protocol_packet(&configuration.options, configuration.discard_my_data);
+        self.link.send(&mut self.turn, 0, Packet::Protocol(packet), None);
+        let Self { devices, link, turn, .. } = self;
+        for device in devices.values_mut() {
+            device.peer_uuids = None;
+            device.send_sync_param(turn, link);
+            device.send_sizes(turn, link);
+            device.send_uuids(turn, link);
+            device.send_state(turn, link);
+        }
+        self.set_link_state(C::WFReportParams);
+    }
+
+    /// The peer's settings must be ours.
+    pub(crate) fn protocol_received(&mut self, theirs: &Protocol) {
+        let Some(configuration) = &self.link.configuration else { return };
+        let ours = protocol_packet(&configuration.options, configuration.discard_my_data);
+        let differs = [
+            ("protocol", ours.protocol != theirs.protocol),
+            ("after-sb-0pri", ours.after_sb_0p != theirs.after_sb_0p),
+            ("after-sb-1pri", ours.after_sb_1p != theirs.after_sb_1p),
+            ("after-sb-2pri", ours.after_sb_2p != theirs.after_sb_2p),
+            ("discard-my-data", ours.conn_flags & theirs.conn_flags & 1 != 0),
+            ("allow-two-primaries", ours.two_primaries != theirs.two_primaries),
+            ("data-integrity-alg", ours.integrity_alg != theirs.integrity_alg),
+        ];
+        if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
+            self.turn.log(Level::Error, format_args!("incompatible {what} settings"));
+            self.stand_alone();
+        }
+    }
+
+    /// A socket has ended.
+    pub(crate) fn closed(&mut self, socket: SocketId) {
+        if let Some(at) = self.link.unnamed.iter().position(|&s| s == socket) {
+            self.link.unnamed.remove(at);
+            return;
+        }
+        if self.link.data != Some(socket) && self.link.meta != Some(socket) {
+            return;
+        }
+        match self.link.stage {
+            Stage::Sockets => {
+                if self.link.data == Some(socket) {
+                    self.link.data = None;
+                } else {
+                    self.link.meta = None;
+                }
+                self.dial_later();
+            }
+            // The peer said it would go.
+            _ if self.link.state == C::TearDown => self.lose(C::TearDown),
+            _ => self.lose(C::BrokenPipe),
+        }
+    }
+
+    /// The peer broke the protocol: nothing more is believed on this connection.
+    pub(crate) fn misbehaved(&mut self, why: &str) {
+        self.turn.log(Level::Error, format_args!("peer misbehaved: {why}"));
+        self.lose(C::ProtocolError);
+    }
+
+    pub(crate) fn malformed(&mut self, socket: SocketId, why: &str) {
+        self.turn.log(Level::Error, format_args!("malformed packet: {why}"));
+        if self.link.unnamed.contains(&socket) {
+            self.link.unnamed.retain(|&s| s != socket);
+            return self.close(socket, false);
+        }
+        if self.link.data == Some(socket) || self.link.meta == Some(socket) {
+            self.lose(C::ProtocolError);
+        }
+    }
+
+    /// Closes the sockets and settles what was under way on them; then looks for the peer again.
+    pub(crate) fn lose(&mut self, why: C) {
+        let was_open = self.link.stage == Stage::Open;
+        if !self.drop_link(why, false) {
+            return;
+        }
+        self.turn.info("Connection closed");
+        self.start_connecting(was_open);
+    }
+
+    /// Leaves the peer for good, until `Connect`.
+    pub(crate) fn stand_alone(&mut self) {
+        self.drop_link(C::Disconnecting, true);
+        self.link.configuration = None;
+        self.turn.out.push(Action::StopListening);
+        self.set_link_state(C::StandAlone);
+    }
+
+    /// True: there was a connection, or the beginning of one.
+    fn drop_link(&mut self, why: C, drain: bool) -> bool {
+        let mut sockets = std::mem::take(&mut self.link.unnamed);
+        sockets.extend(self.link.data.take());
+        sockets.extend(self.link.meta.take());
+        let had = !sockets.is_empty();
+        for socket in sockets {
+            self.close(socket, drain);
+        }
+        self.link.stage = Stage::Sockets;
+        self.link.stage_deadline = None;
+        self.link.dial_at = None;
+        self.link.pinged_at = None;
+        let was_open = self.link.state >= C::WFReportParams || self.link.state == C::TearDown;
+        // Whatever the peer may not have on stable storage differs from now on.
+        for sent in self.link.log.lost() {
+            if let Some(device) = self.devices.get_mut(&sent.volume) {
+                device.set_out_of_sync(sent.range);
+                if let Some(disk) = device.disk.as_mut().filter(|_| !sent.extents.is_empty()) {
+                    disk.hot.release(&sent.extents);
+                }
+            }
+        }
+        self.link.epoch_has_completed = false;
+        self.link.peer_epochs = PeerEpochs::after(&self.link.peer_epochs);
+        if was_open {
+            self.set_link_state(why);
+        }
+        for volume in self.volumes() {
+            self.abandon_resync(volume);
+            self.parts_lost_peer(volume);
+            self.retry_remote_reads(volume);
+        }
+        self.epochs_moved();
+        match self.link.asked.take() {
+            Some(Asked::Primary { ticket, force, .. }) => self.promote_alone(ticket, force),
+            Some(Asked::Disconnect { ticket }) if why != C::Disconnecting => {
+                // The peer is gone anyway.
+                self.link.configuration = None;
+                self.turn.out.push(Action::StopListening);
+                self.set_link_state(C::StandAlone);
+                self.answer(ticket, Ok(Vec::new()));
+                return false;
+            }
+            Some(Asked::Disconnect { ticket }) => self.answer(ticket, Ok(Vec::new())),
+            None => {}
+        }
+        had || was_open
+    }
+
+    /// The cluster has fenced the peer.
+    pub(crate) fn peer_fenced(&mut self) {
+        self.link.fenced = true;
+        if self.link.configuration.is_some() {
+            self.turn.log(Level::Warning, "the peer was fenced: no connection until the next connect");
+            self.lose(C::NetworkFailure);
+        }
+    }
+
+    /// Asks for a sign of life.
+    pub(crate) fn ping(&mut self) {
+        if self.link.pinged_at.is_none() {
+            self.link.pinged_at = Some(self.turn.now);
+            self.link.send_meta(&mut self.turn, 0, Packet::Ping);
+        }
+    }
+
+    /// Whether the peer still answers (writes, pings, handshake), and whether to dial.
+    pub(crate) fn keep_time(&mut self) {
+        let now = self.turn.now;
+        if self.link.dial_at.is_some_and(|at| at <= now) {
+            self.link.dial_at = None;
+            self.dial();
+        }
+        if self.link.stage_deadline.is_some_and(|at| at <= now) {
+            self.turn.log(Level::Error, "the peer did not answer in the handshake");
+            return self.lose(C::NetworkFailure);
+        }
+        if !self.link.is_open() {
+            return;
+        }
+        let options = self.link.options();
+        let ping_timeout = crate::time::tenths(options.ping_timeout_ds);
+        if let Some(pinged) = self.link.pinged_at {
+            // Anything heard since the ping is a sign of life, too.
+            if now.since(pinged.max(self.link.heard_at)) >= ping_timeout {
+                self.turn.log(Level::Error, "PingAck did not arrive in time.");
+                return self.lose(C::NetworkFailure);
+            }
+        } else if now.since(self.link.heard_at) >= Duration::from_secs(u64::from(options.ping_int_s)) {
+            self.ping();
+        }
+        let patience = crate::time::tenths(options.timeout_ds) * options.ko_count.max(1);
+        let stuck = self
+            .devices
+            .values()
+            .flat_map(|d| d.parts.values())
+            .any(|part| part.remote == Leg::Pending && now.since(part.sent_at) >= patience);
+        if stuck {
+            self.turn.log(Level::Error, "Remote failed to finish a request within ko-count * timeout");
+            self.lose(C::Timeout);
+        }
+    }
+
+    /// `Disconnect`: asks the peer, so that it does not take our leaving for a failure.
+    pub(crate) fn disconnect(&mut self, ticket: crate::event::Ticket, force: bool) {
+        if self.link.configuration.is_none() {
+            return self.answer(ticket, Ok(Vec::new()));
+        }
+        if !force && self.link.asked.is_some() {
+            return self.answer(ticket, Err(refused(code::CONCURRENT_STATE_CHANGE)));
+        }
+        if force || !self.link.is_open() || self.link.state < C::Connected {
+            self.stand_alone();
+            return self.answer(ticket, Ok(Vec::new()));
+        }
+        self.link.asked = Some(Asked::Disconnect { ticket });
+        let mask = drbd_format::wire::StateWord(31 << 4);
+        let val = drbd_format::wire::StateWord(u32::from(C::Disconnecting.0) << 4);
+        self.link.send(&mut self.turn, 0, Packet::ConnStChgReq { mask, val }, None);
+    }
+}

@@ -1,0 +1,386 @@
+//! One volume of a resource on this node.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use drbd_format::bitmap::{Bitmap, BitmapReceiver};
+use drbd_format::meta::{MetaFlags, SuperBlock};
+use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
+use drbd_format::wire::Uuids;
+use units::SectorRange;
+
+use crate::admin::DiskOptions;
+use crate::event::{FrontId, FrontOp, Payload, Tag};
+use crate::generations::Generations;
+use crate::hot_extents::HotExtents;
+use crate::ranges::RangeLocks;
+use crate::resync::Resync;
+use crate::state::State;
+use crate::status::Counters;
+
+/// Sectors that one bit of the bitmap stands for.
+pub const BLOCK_SECTORS: u64 = 8;
+
+/// The backing device and what its meta-data say.
+#[derive(Debug)]
+pub struct Disk {
+    /// As last written or read; generations, flags and size are kept here only at the time of writing.
+    pub superblock: SuperBlock,
+    /// Our generation identifiers.
+    pub generations: Generations,
+    /// Blocks that differ, or may differ, from the peer's.
+    pub bitmap: Bitmap,
+    /// Extents that may differ if we crash.
+    pub hot: HotExtents<Tag>,
+    /// Largest usable size in sectors.
+    pub capacity_sectors: u64,
+    /// Options of the disk section.
+    pub options: DiskOptions,
+    /// Logical block size in bytes.
+    pub logical_block_bytes: u32,
+    /// Whether discards reach the disk.
+    pub discards: bool,
+    /// We were primary when we crashed, and have not been in sync since.
+    pub crashed_primary: bool,
+    /// The state that an attach in a connection leads to once the peer has spoken.
+    pub negotiated: D,
+    /// Counts changes of the superblock.
+    pub version: u64,
+    /// The version that the write under way carries.
+    pub writing: Option<u64>,
+    /// The newest stable version.
+    pub stable: u64,
+    /// Changes complete to the front only when this version is stable.
+    pub completions_after: u64,
+}
+
+/// How one leg of a write fares.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Leg {
+    /// Not taken.
+    None,
+    /// Under way.
+    Pending,
+    /// Done.
+    Done,
+    /// It failed, or its peer was lost.
+    Failed,
+}
+
+/// What a write does to its range.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Change {
+    /// Writes bytes from this offset of the request's payload on.
+    Write {
+        /// Stable before it completes.
+        fua: bool,
+    },
+    /// Discards.
+    Discard,
+    /// Zeroes.
+    Zeroes {
+        /// Space may be given back.
+        may_unmap: bool,
+    },
+}
+
+/// A piece of a request of the front that changes data.
+#[derive(Debug)]
+pub struct Part {
+    /// Its request.
+    pub request: FrontId,
+    /// Where.
+    pub range: SectorRange,
+    /// What.
+    pub change: Change,
+    /// Activity-log extents it touches.
+    pub extents: Vec<u32>,
+    /// Whether it has begun: lock and extents are held.
+    pub started: bool,
+    /// Our disk.
+    pub local: Leg,
+    /// The peer.
+    pub remote: Leg,
+    /// It belongs to an epoch, which releases its extents.
+    pub in_epoch: bool,
+    /// When it was sent.
+    pub sent_at: crate::time::Instant,
+}
+
+/// A request of the front that changes data.
+#[derive(Debug)]
+pub struct FrontWrite {
+    /// Bytes to write.
+    pub payload: Option<Payload>,
+    /// Parts under way.
+    pub parts_left: u32,
+    /// One failed.
+    pub failed: bool,
+}
+
+/// A read of the front.
+#[derive(Debug)]
+pub struct FrontRead {
+    /// Its request.
+    pub request: FrontId,
+    /// What.
+    pub range: SectorRange,
+    /// The peer is asked, not our disk.
+    pub remote: bool,
+}
+
+/// A flush of the front.
+#[derive(Debug)]
+pub struct FrontFlush {
+    /// Its request.
+    pub request: Option<FrontId>,
+    /// Our disk.
+    pub local: Leg,
+    /// The epoch that the peer must confirm, if any.
+    pub epoch: Option<u32>,
+}
+
+/// A change that the peer asks for.
+#[derive(Debug)]
+pub struct PeerWrite {
+    /// Where.
+    pub range: SectorRange,
+    /// What.
+    pub change: Change,
+    /// To be echoed.
+    pub block_id: u64,
+    /// The bytes.
+    pub payload: Option<Payload>,
+    /// A write acknowledgement is wanted (protocol C).
+    pub ack: bool,
+    /// Its write (not only the flush before it) was issued.
+    pub written: bool,
+    /// Everything before must be stable first.
+    pub flush_first: bool,
+    /// Its epoch.
+    pub epoch: u64,
+}
+
+/// A read that the peer asks for.
+#[derive(Debug)]
+pub struct PeerRead {
+    /// What.
+    pub range: SectorRange,
+    /// To be echoed.
+    pub block_id: u64,
+    /// For its resync; then the range is locked until the answer is on its way.
+    pub resync: bool,
+}
+
+/// What an operation at the disk was for.
+#[derive(Debug)]
+pub enum Purpose {
+    /// The part of this tag (the operation has the same tag).
+    Part,
+    /// A read of the front.
+    Read,
+    /// A flush of the front.
+    FrontFlush,
+    /// A write of the peer, or the flush before it.
+    PeerWrite,
+    /// A read of the peer.
+    PeerRead,
+    /// A resync block arrived and is being written.
+    ResyncWrite {
+        /// Its first sector.
+        sector: u64,
+    },
+    /// The same, of a resync that was abandoned meanwhile.
+    OrphanedResyncWrite {
+        /// Its range, still locked.
+        range: SectorRange,
+        /// Its bytes.
+        payload: Option<Payload>,
+    },
+    /// The flush that closes epochs of the peer.
+    EpochFlush,
+    /// An activity-log transaction.
+    ActivityLog,
+    /// The superblock, with this version.
+    SuperBlock(u64),
+    /// The activity log of a disk just attached.
+    FreshActivityLog,
+    /// Pages of the bitmap.
+    BitmapPages,
+    /// The whole bitmap, before it is sent to the peer.
+    BitmapBeforeExchange,
+    /// The joined bitmap, before the first block of a resync is asked for.
+    BitmapBeforeResync,
+    /// Data and bitmap at the end of a resync.
+    ResyncEnd,
+}
+
+/// Who holds or waits for a range.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owner {
+    /// A part of a front's request.
+    Part(Tag),
+    /// A write of the peer.
+    PeerWrite(Tag),
+    /// A resync read of the peer.
+    PeerRead(Tag),
+}
+
+/// A request of the front that waits for a stable state.
+#[derive(Debug)]
+pub struct Held {
+    /// Name.
+    pub request: FrontId,
+    /// What.
+    pub op: FrontOp,
+    /// Bytes.
+    pub payload: Option<Payload>,
+}
+
+/// One volume.
+#[derive(Debug)]
+pub struct Device {
+    /// Number within the resource.
+    pub volume: u16,
+    /// Number of the device.
+    pub minor: u32,
+    /// Its state.
+    pub state: State,
+    /// The backing device, from `Attaching` to `Failed`.
+    pub disk: Option<Disk>,
+    /// Size in sectors, 0 while unknown.
+    pub size_sectors: u64,
+    /// The peer's identifiers as it last sent them.
+    pub peer_uuids: Option<Uuids>,
+    /// Size of the peer's disk in sectors.
+    pub peer_disk_sectors: u64,
+    /// The data generation that was exposed to the front last (`ed_uuid`).
+    pub exposed: u64,
+    /// Both were inconsistent and the peer was forced primary: a resync must be considered at its next state.
+    pub consider_resync: bool,
+    /// How much of the peer's bitmap has come.
+    pub bitmap_receiver: BitmapReceiver,
+    /// Sectors being changed.
+    pub locks: RangeLocks<Owner>,
+    /// Operations at the disk.
+    pub operations: BTreeMap<Tag, Purpose>,
+    /// Pieces of changes under way.
+    pub parts: BTreeMap<Tag, Part>,
+    /// Changes under way.
+    pub writes: BTreeMap<FrontId, FrontWrite>,
+    /// Reads under way.
+    pub reads: BTreeMap<Tag, FrontRead>,
+    /// Flushes under way.
+    pub flushes: BTreeMap<Tag, FrontFlush>,
+    /// The peer's changes under way.
+    pub peer_writes: BTreeMap<Tag, PeerWrite>,
+    /// The peer's reads under way.
+    pub peer_reads: BTreeMap<Tag, PeerRead>,
+    /// Requests that wait for a stable state or for the permit.
+    pub held: VecDeque<Held>,
+    /// Changes that are done but may not complete without a permit.
+    pub withheld: Vec<FrontId>,
+    /// A resync.
+    pub resync: Option<Resync>,
+    /// Counters of /proc/drbd.
+    pub counters: Counters,
+}
+
+impl Device {
+    /// A device without disk and peer.
+    pub fn new(volume: u16, minor: u32) -> Self {
+        Self {
+            volume,
+            minor,
+            state: State::NEW,
+            disk: None,
+            size_sectors: 0,
+            peer_uuids: None,
+            peer_disk_sectors: 0,
+            exposed: 0,
+            consider_resync: false,
+            bitmap_receiver: BitmapReceiver::new(),
+            locks: RangeLocks::new(),
+            operations: BTreeMap::new(),
+            parts: BTreeMap::new(),
+            writes: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            flushes: BTreeMap::new(),
+            peer_writes: BTreeMap::new(),
+            peer_reads: BTreeMap::new(),
+            held: VecDeque::new(),
+            withheld: Vec::new(),
+            resync: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// The disk, if data may be read from and written to it.
+    pub fn usable_disk(&mut self) -> Option<&mut Disk> {
+        let usable = self.state.disk >= D::Inconsistent;
+        self.disk.as_mut().filter(|_| usable)
+    }
+
+    /// Whether our disk takes writes.
+    pub fn has_usable_disk(&self) -> bool {
+        self.disk.is_some() && self.state.disk >= D::Inconsistent
+    }
+
+    /// New requests of the front are taken only in states that will last (`drbd_state_is_stable`).
+    pub fn is_stable(&self) -> bool {
+        let conn = matches!(
+            self.state.conn,
+            C::StandAlone
+                | C::WFConnection
+                | C::Connected
+                | C::SyncSource
+                | C::SyncTarget
+                | C::VerifyS
+                | C::VerifyT
+                | C::PausedSyncS
+                | C::PausedSyncT
+        );
+        let disk = !matches!(self.state.disk, D::Attaching | D::Failed | D::Negotiating);
+        conn && disk
+    }
+
+    /// Whether something of the front is under way.
+    pub fn is_busy(&self) -> bool {
+        !self.writes.is_empty() || !self.reads.is_empty() || self.flushes.values().any(|f| f.request.is_some())
+    }
+
+    /// Marks blocks as differing; only where there is a bitmap.
+    pub fn set_out_of_sync(&mut self, range: SectorRange) {
+        if let Some(disk) = &mut self.disk {
+            disk.bitmap.set_range(range);
+        }
+    }
+
+    /// Number of blocks that differ.
+    pub fn dirty_blocks(&self) -> u64 {
+        self.disk.as_ref().map_or(0, |disk| disk.bitmap.count())
+    }
+
+    /// Meta-data flags as the state demands them (`_drbd_set_state`).
+    pub fn meta_flags(&self) -> MetaFlags {
+        let Some(disk) = &self.disk else { return MetaFlags(0) };
+        let s = self.state;
+        // A disk that is being attached keeps what it says of itself until its state is decided.
+        if s.disk <= D::Negotiating {
+            return disk.superblock.flags;
+        }
+        let mut flags = disk.superblock.flags;
+        let mut set = |flag: MetaFlags, on: bool| {
+            flags = if on { flags.with(flag) } else { flags.without(flag) };
+        };
+        let primary =
+            s.role == Role::Primary || (s.pdsk < D::Inconsistent && s.peer == Role::Primary);
+        set(MetaFlags::AL_CLEAN, false);
+        set(MetaFlags::CRASHED_PRIMARY, disk.crashed_primary);
+        set(MetaFlags::PRIMARY_IND, primary);
+        set(MetaFlags::CONNECTED_IND, s.conn > C::WFReportParams);
+        set(MetaFlags::CONSISTENT, s.disk > D::Inconsistent);
+        set(MetaFlags::WAS_UP_TO_DATE, s.disk > D::Outdated);
+        set(MetaFlags::PEER_OUT_DATED, s.pdsk <= D::Outdated && s.pdsk >= D::Inconsistent);
+        flags
+    }
+}

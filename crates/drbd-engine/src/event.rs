@@ -1,0 +1,400 @@
+//! The engine's two closed enums: what happens to it, and what it wants done.
+
+use std::net::SocketAddr;
+
+use drbd_format::activity_log::Transaction;
+use drbd_format::bitmap::Bitmap;
+use drbd_format::meta::SuperBlock;
+use drbd_format::wire::{Agreed, Packet};
+use units::SectorRange;
+
+use crate::admin::{DiskOptions, NetOptions, Refusal};
+use crate::time::Instant;
+
+/// Names an operation at a disk until its completion is reported.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Tag(pub u64);
+
+/// Names a request of the front.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct FrontId(pub u64);
+
+/// Names bytes that the shell keeps. The bytes of an [`Action::Read`] get the handle `Payload(tag)`; handles the shell
+/// makes (front writes, received data) have [`Payload::FROM_SHELL`] set.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Payload(pub u64);
+
+impl Payload {
+    /// Keeps the shell's handles apart from those named after tags.
+    pub const FROM_SHELL: u64 = 1 << 63;
+}
+
+/// One of the sockets of the connection, numbered by the shell, never reused within a resource.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct SocketId(pub u64);
+
+/// Names an administrator's command until it is answered.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Ticket(pub u64);
+
+/// Why an operation at a disk failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct IoFault;
+
+/// Why a request of the front failed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FrontFault {
+    /// No disk here or there could do it.
+    Io,
+    /// This node is not primary, or may not write now.
+    NotPrimary,
+}
+
+/// What the front asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum FrontOp {
+    /// Read.
+    Read(SectorRange),
+    /// Write the payload.
+    Write {
+        /// Where.
+        range: SectorRange,
+        /// Complete when on stable storage.
+        fua: bool,
+    },
+    /// Everything completed so far must become stable, on both nodes.
+    Flush,
+    /// Forget the content.
+    Discard(SectorRange),
+    /// Zero the content.
+    WriteZeroes {
+        /// Where.
+        range: SectorRange,
+        /// Space may be given back.
+        may_unmap: bool,
+    },
+}
+
+/// What the shell found on a disk it opened.
+#[derive(Clone, Debug)]
+pub struct FoundDisk {
+    /// The superblock, checked.
+    pub superblock: SuperBlock,
+    /// Largest usable size in sectors, meta-data set aside.
+    pub capacity_sectors: u64,
+    /// The bitmap as it is on the disk, for `superblock.la_size_sectors`.
+    pub bitmap: Bitmap,
+    /// Extents that were hot, by the activity log.
+    pub hot_extents: Vec<u32>,
+    /// Number of the next activity-log transaction.
+    pub next_transaction: u32,
+    /// Logical block size in bytes.
+    pub logical_block_bytes: u32,
+    /// Whether discards reach the disk.
+    pub discards: bool,
+}
+
+/// An administrator's command, as far as the engine decides it.
+#[derive(Clone, Debug)]
+pub enum Order {
+    /// The shell has opened the disk and read its meta-data.
+    Attach {
+        /// Of which volume.
+        volume: u16,
+        /// What is there.
+        disk: Box<FoundDisk>,
+        /// Options of the disk section.
+        options: DiskOptions,
+    },
+    /// Let the disk go; the shell closes it when this is answered.
+    Detach {
+        /// Of which volume.
+        volume: u16,
+    },
+    /// Change options.
+    DiskOptions {
+        /// Of which volume.
+        volume: u16,
+        /// All of them.
+        options: DiskOptions,
+    },
+    /// Look for the peer.
+    Connect {
+        /// Our end.
+        local: SocketAddr,
+        /// The peer's end.
+        peer: SocketAddr,
+        /// Options of the net section.
+        options: NetOptions,
+        /// Give up what was written here if that ends a split brain.
+        discard_my_data: bool,
+    },
+    /// Change options.
+    NetOptions(NetOptions),
+    /// Leave the peer.
+    Disconnect {
+        /// Without asking it.
+        force: bool,
+    },
+    /// Become primary.
+    Primary {
+        /// Declare our data current.
+        force: bool,
+    },
+    /// Become secondary; the shell has seen to it that nothing holds the device.
+    Secondary,
+}
+
+/// What can happen to a resource.
+#[derive(Debug)]
+pub enum Event {
+    /// The front asks.
+    Submit {
+        /// Of which volume.
+        volume: u16,
+        /// Name.
+        request: FrontId,
+        /// What.
+        op: FrontOp,
+        /// Bytes of a write.
+        payload: Option<Payload>,
+    },
+    /// An operation at a disk has ended.
+    IoDone {
+        /// Which.
+        tag: Tag,
+        /// How.
+        outcome: Result<(), IoFault>,
+    },
+    /// A TCP connection stands.
+    Opened {
+        /// Name.
+        socket: SocketId,
+        /// We dialled.
+        outgoing: bool,
+    },
+    /// Dialling failed.
+    DialFailed,
+    /// A packet has arrived whole.
+    Received {
+        /// Where.
+        socket: SocketId,
+        /// Volume of its header.
+        volume: u16,
+        /// What.
+        packet: Packet,
+        /// Bytes after the body, with their number.
+        payload: Option<(Payload, u32)>,
+    },
+    /// Something arrived that is no packet.
+    Malformed {
+        /// Where.
+        socket: SocketId,
+        /// What was wrong.
+        why: String,
+    },
+    /// A socket has ended.
+    Closed {
+        /// Which.
+        socket: SocketId,
+    },
+    /// The administrator orders.
+    Admin {
+        /// To be named in the answer.
+        ticket: Ticket,
+        /// What.
+        order: Order,
+    },
+    /// The cluster permits writes up to an instant; none: for ever.
+    Permit {
+        /// No write completes to the front after it.
+        until: Option<Instant>,
+    },
+    /// The cluster has fenced the peer: it is refused until the next `Connect`.
+    PeerFenced,
+    /// The deadline has come.
+    Timeout,
+}
+
+/// Part of a payload.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Slice {
+    /// Of which bytes.
+    pub payload: Payload,
+    /// First byte.
+    pub offset: u32,
+    /// Number of bytes.
+    pub len: u32,
+}
+
+/// A block of meta-data as the engine means it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetaBlock {
+    /// The superblock.
+    SuperBlock(SuperBlock),
+    /// One activity-log transaction.
+    ActivityLog(Transaction),
+    /// One page of the bitmap.
+    BitmapPage {
+        /// Its number.
+        page: u32,
+        /// Its bytes.
+        bytes: Box<[u8; 4096]>,
+    },
+}
+
+/// A step of a meta-data job. Steps happen strictly one after another: the order of durability is this list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum MetaStep {
+    /// Everything that completed before on the data and the meta-data device becomes stable.
+    Flush,
+    /// These blocks are written, in any order.
+    Write(Vec<MetaBlock>),
+}
+
+/// How loud a message is.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Level {
+    /// For the curious.
+    Info,
+    /// Something is not as it should be.
+    Warning,
+    /// Something failed.
+    Error,
+}
+
+/// What the engine wants done. Actions of one turn are executed in order.
+#[derive(Debug)]
+pub enum Action {
+    /// Read into a new payload `Payload(tag)`.
+    Read {
+        /// Names the operation and the payload.
+        tag: Tag,
+        /// Of which volume.
+        volume: u16,
+        /// What.
+        range: SectorRange,
+    },
+    /// Write.
+    Write {
+        /// Name.
+        tag: Tag,
+        /// Of which volume.
+        volume: u16,
+        /// Where.
+        range: SectorRange,
+        /// The bytes, as many as the range has.
+        data: Slice,
+        /// Complete when stable.
+        fua: bool,
+    },
+    /// Everything completed before on the data device becomes stable.
+    Flush {
+        /// Name.
+        tag: Tag,
+        /// Of which volume.
+        volume: u16,
+    },
+    /// Zero.
+    WriteZeroes {
+        /// Name.
+        tag: Tag,
+        /// Of which volume.
+        volume: u16,
+        /// Where.
+        range: SectorRange,
+        /// Space may be given back.
+        may_unmap: bool,
+    },
+    /// A meta-data job.
+    Meta {
+        /// Name.
+        tag: Tag,
+        /// Of which volume.
+        volume: u16,
+        /// In this order.
+        steps: Vec<MetaStep>,
+    },
+    /// Accept connections at our end from now on (until `StopListening`).
+    Listen {
+        /// Where.
+        local: SocketAddr,
+        /// Only from this host.
+        peer: SocketAddr,
+    },
+    /// No longer.
+    StopListening,
+    /// Try to reach the peer once.
+    Dial {
+        /// From this address (any port).
+        local: SocketAddr,
+        /// To this one.
+        peer: SocketAddr,
+    },
+    /// Send a packet after all earlier ones of this socket.
+    Send {
+        /// Where.
+        socket: SocketId,
+        /// Volume of the header.
+        volume: u16,
+        /// What.
+        packet: Packet,
+        /// Bytes after the body.
+        data: Option<Slice>,
+    },
+    /// Both sockets speak like this from the next packet on.
+    Agree {
+        /// Protocol and features.
+        agreed: Agreed,
+    },
+    /// Close a socket, after what is still to be sent if `drain`.
+    Close {
+        /// Which.
+        socket: SocketId,
+        /// Send what is queued before.
+        drain: bool,
+    },
+    /// Answer the front. The payload is a read's bytes.
+    Complete {
+        /// Of which volume.
+        volume: u16,
+        /// Which.
+        request: FrontId,
+        /// How.
+        outcome: Result<Option<Slice>, FrontFault>,
+    },
+    /// The engine will not name these bytes again.
+    Release {
+        /// Which.
+        payload: Payload,
+    },
+    /// Answer the administrator.
+    Answer {
+        /// Whom.
+        ticket: Ticket,
+        /// What: lines to warn with, or a refusal.
+        outcome: Result<Vec<String>, Refusal>,
+    },
+    /// The disk of a volume has failed or was detached; the shell closes it once its operations have ended.
+    DropDisk {
+        /// Of which volume.
+        volume: u16,
+    },
+    /// The size of the device is known now or has changed.
+    Resized {
+        /// Of which volume.
+        volume: u16,
+        /// Sectors.
+        sectors: u64,
+    },
+    /// For the log.
+    Log {
+        /// How loud.
+        level: Level,
+        /// What.
+        text: String,
+    },
+}
+
+/// Where a turn's actions go.
+pub type Actions = Vec<Action>;

@@ -1,0 +1,230 @@
+//! Generation identifiers, and what two sets of them say about who has newer data.
+//!
+//! Upstream: `drbd_uuid_compare` (drbd_receiver.c), `drbd_uuid_*` (drbd_main.c). The lowest bit of the current
+//! identifier only marks a primary and does not count in comparisons.
+
+use drbd_format::names::Role;
+use drbd_format::wire::{Features, UuidFlags, Uuids};
+
+/// `UUID_JUST_CREATED`.
+pub const JUST_CREATED: u64 = 4;
+
+/// Added to the bitmap identifier when a resync starts (`UUID_NEW_BM_OFFSET`).
+pub const NEW_BITMAP_OFFSET: u64 = 0x0001_0000_0000_0000;
+
+/// Our four identifiers: current, bitmap, and two of history.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Generations(pub [u64; 4]);
+
+/// Positions in the array.
+const CURRENT: usize = 0;
+const BITMAP: usize = 1;
+const HISTORY: [usize; 2] = [2, 3];
+
+impl Generations {
+    /// The current identifier.
+    pub fn current(&self) -> u64 {
+        self.0[CURRENT]
+    }
+
+    /// The identifier the bitmap counts from, 0 if none.
+    pub fn bitmap(&self) -> u64 {
+        self.0[BITMAP]
+    }
+
+    /// Sets the current identifier; the lowest bit tells whether we are primary.
+    pub fn set_current(&mut self, value: u64, role: Role) {
+        self.0[CURRENT] = (value & !1) | u64::from(role == Role::Primary);
+    }
+
+    /// A new generation begins here: the former current one becomes the bitmap's.
+    pub fn rotate(&mut self, random: u64, role: Role) {
+        self.0[BITMAP] = self.0[CURRENT];
+        self.set_current(random, role);
+    }
+
+    /// The bitmap is empty again: its identifier becomes history.
+    pub fn bitmap_done(&mut self) {
+        if self.0[BITMAP] != 0 {
+            self.0[3] = self.0[2];
+            self.0[2] = self.0[BITMAP];
+            self.0[BITMAP] = 0;
+        }
+    }
+
+    /// As a sync source, the identifier of this resync (`drbd_gen_and_send_sync_uuid`): also the new bitmap identifier.
+    pub fn begin_sync(&mut self, random: u64) -> u64 {
+        let uuid = match self.0[BITMAP] {
+            0 | JUST_CREATED => random & !1,
+            bitmap => bitmap.wrapping_add(NEW_BITMAP_OFFSET),
+        };
+        self.bitmap_done();
+        self.0[BITMAP] = uuid;
+        uuid
+    }
+
+    /// As a sync target that has reached the source (`peer` as it was told): its identifiers are ours.
+    pub fn adopt(&mut self, peer: &Uuids, role: Role) {
+        // Our own current one, the sync identifier, ends up in the history before the peer's former ones.
+        let sync_uuid = self.0[CURRENT];
+        self.0 = [sync_uuid, peer.bitmap, peer.history[0], peer.history[1]];
+        self.bitmap_done();
+        self.0[BITMAP] = sync_uuid;
+        self.bitmap_done();
+        self.set_current(peer.current, role);
+    }
+}
+
+/// Who must sync from whom.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Nothing to do.
+    InSync,
+    /// We send what the bitmaps say.
+    Source,
+    /// We send everything.
+    SourceFull,
+    /// We receive what the bitmaps say.
+    Target,
+    /// We receive everything.
+    TargetFull,
+    /// Both changed since they parted; automatic recovery may be tried.
+    SplitBrain,
+    /// As before, but the common ancestor is only in the histories: nothing is solved automatically.
+    SplitBrainDistant,
+    /// The two have nothing in common.
+    Unrelated,
+    /// The rule that would decide needs a newer peer.
+    NeedsNewerPeer,
+}
+
+/// Facts beside the identifiers.
+#[derive(Clone, Copy, Debug)]
+pub struct Circumstances {
+    /// Agreed protocol.
+    pub protocol: u32,
+    /// Agreed features.
+    pub features: u32,
+    /// Our role.
+    pub role: Role,
+    /// The peer's role.
+    pub peer_role: Role,
+    /// We were primary when we crashed.
+    pub crashed_primary: bool,
+    /// We resolve conflicts (the side whose meta socket was accepted).
+    pub resolves_conflicts: bool,
+}
+
+/// Compares our identifiers with the peer's; corrects both for a resync whose last message was lost. Returns the rule's
+/// number for the log beside the verdict.
+pub fn compare(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) -> (Verdict, u32) {
+    let id = |v: u64| v & !1;
+    let (self_current, peer_current) = (id(own.0[CURRENT]), id(peer.current));
+    if self_current == JUST_CREATED && peer_current == JUST_CREATED {
+        return (Verdict::InSync, 10);
+    }
+    if (self_current == JUST_CREATED || self_current == 0) && peer_current != JUST_CREATED {
+        return (Verdict::TargetFull, 20);
+    }
+    if self_current != JUST_CREATED && (peer_current == JUST_CREATED || peer_current == 0) {
+        return (Verdict::SourceFull, 30);
+    }
+    if self_current == peer_current {
+        return compare_equal(own, peer, facts);
+    }
+    if self_current == id(peer.bitmap) {
+        return (Verdict::Target, 50);
+    }
+    let peer_h = [id(peer.history[0]), id(peer.history[1])];
+    if self_current == peer_h[0] {
+        let last_sync_uuid_lost = if facts.protocol < 96 {
+            id(own.0[HISTORY[0]]) == peer_h[1]
+        } else {
+            peer_h[0].wrapping_add(NEW_BITMAP_OFFSET) == id(peer.bitmap)
+        };
+        if last_sync_uuid_lost {
+            if facts.protocol < 91 {
+                return (Verdict::NeedsNewerPeer, 51);
+            }
+            peer.bitmap = peer.history[0];
+            peer.history[0] = peer.history[1];
+            return (Verdict::Target, 51);
+        }
+    }
+    if peer_h.contains(&self_current) {
+        return (Verdict::TargetFull, 60);
+    }
+    if id(own.0[BITMAP]) == peer_current {
+        return (Verdict::Source, 70);
+    }
+    let self_h = HISTORY.map(|i| id(own.0[i]));
+    if self_h[0] == peer_current {
+        let last_sync_uuid_lost = if facts.protocol < 96 {
+            self_h[1] == peer_h[0]
+        } else {
+            self_h[0].wrapping_add(NEW_BITMAP_OFFSET) == id(own.0[BITMAP])
+        };
+        if last_sync_uuid_lost {
+            if facts.protocol < 91 {
+                return (Verdict::NeedsNewerPeer, 71);
+            }
+            own.0[BITMAP] = own.0[HISTORY[0]];
+            own.0[HISTORY[0]] = own.0[HISTORY[1]];
+            return (Verdict::Source, 71);
+        }
+    }
+    if self_h.contains(&peer_current) {
+        return (Verdict::SourceFull, 80);
+    }
+    if id(own.0[BITMAP]) == id(peer.bitmap) && id(own.0[BITMAP]) != 0 {
+        return (Verdict::SplitBrain, 90);
+    }
+    if self_h.iter().any(|h| peer_h.contains(h)) {
+        return (Verdict::SplitBrainDistant, 100);
+    }
+    (Verdict::Unrelated, 100)
+}
+
+/// Both are of the same generation.
+fn compare_equal(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) -> (Verdict, u32) {
+    let id = |v: u64| v & !1;
+    if peer.bitmap == 0 && own.0[BITMAP] != 0 {
+        if facts.protocol < 91 {
+            return (Verdict::NeedsNewerPeer, 34);
+        }
+        // We were source, and the message that the resync had finished did not reach us.
+        let missed = id(own.0[BITMAP]) == id(peer.history[0]) && id(own.0[2]) == id(peer.history[1]);
+        if missed {
+            own.bitmap_done();
+        }
+        return (Verdict::Source, if missed { 34 } else { 36 });
+    }
+    if own.0[BITMAP] == 0 && peer.bitmap != 0 {
+        if facts.protocol < 91 {
+            return (Verdict::NeedsNewerPeer, 35);
+        }
+        let missed = id(own.0[2]) == id(peer.bitmap) && id(own.0[3]) == id(peer.history[0]);
+        if missed {
+            peer.history = [peer.bitmap, peer.history[0]];
+            peer.bitmap = 0;
+        }
+        return (Verdict::Target, if missed { 35 } else { 37 });
+    }
+    let peer_crashed = peer.flags.0 & UuidFlags::CRASHED_PRIMARY != 0;
+    if !facts.crashed_primary && !peer_crashed {
+        return (Verdict::InSync, 40);
+    }
+    match (facts.role == Role::Primary, facts.peer_role == Role::Primary) {
+        (false, false) => {}
+        _ if facts.features & Features::WSAME == 0 => return (Verdict::NeedsNewerPeer, 41),
+        (true, true) => return (Verdict::SplitBrainDistant, 41),
+        (true, false) => return (Verdict::Source, 41),
+        (false, true) => return (Verdict::Target, 41),
+    }
+    let verdict = match (facts.crashed_primary, peer_crashed) {
+        (true, true) if facts.resolves_conflicts => Verdict::Target,
+        (true, _) => Verdict::Source,
+        (false, _) => Verdict::Target,
+    };
+    (verdict, 40)
+}

@@ -1,0 +1,254 @@
+//! The connection to the peer: its sockets, what was agreed on them, and what is under way on them.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use drbd_format::names::ConnectionState;
+use drbd_format::wire::{Agreed, BlockAck, Packet};
+
+use crate::admin::NetOptions;
+use crate::event::{Action, Slice, SocketId, Ticket};
+use crate::time::Instant;
+use crate::transfer_log::TransferLog;
+use crate::turn::Turn;
+
+/// What `Connect` brought.
+#[derive(Clone, Debug)]
+pub struct Configuration {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's.
+    pub peer: SocketAddr,
+    /// The net section.
+    pub options: NetOptions,
+    /// For the next handshake only.
+    pub discard_my_data: bool,
+}
+
+/// How far the handshake has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Stage {
+    /// The sockets are not both there.
+    Sockets,
+    /// Waiting for the peer's features.
+    Features,
+    /// Waiting for the peer's challenge.
+    Challenge,
+    /// Waiting for the peer's response.
+    Response,
+    /// Authenticated; parameters and states are exchanged.
+    Open,
+}
+
+/// A change of state that the peer is asked to agree to.
+#[derive(Clone, Debug)]
+pub enum Asked {
+    /// Become primary.
+    Primary {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// With our data declared current.
+        force: bool,
+        /// Volumes whose answer is awaited.
+        volumes: BTreeSet<u16>,
+    },
+    /// Leave.
+    Disconnect {
+        /// Whom to answer.
+        ticket: Ticket,
+    },
+}
+
+/// An epoch of the peer's writes.
+#[derive(Debug, Default)]
+pub struct PeerEpoch {
+    /// Its barrier, once it came.
+    pub barrier: Option<u32>,
+    /// Writes received.
+    pub count: u32,
+    /// Writes not yet on the disk.
+    pub active: u32,
+}
+
+/// The peer's epochs that we have not acknowledged, oldest first; the last one is open.
+#[derive(Debug)]
+pub struct PeerEpochs {
+    /// Number of the first in `epochs`.
+    pub first: u64,
+    /// Never empty.
+    pub epochs: VecDeque<PeerEpoch>,
+    /// Epochs below this number are covered by the flush under way.
+    pub flushing: Option<u64>,
+    /// Volumes whose flush is not yet done.
+    pub flushes_left: u32,
+}
+
+impl PeerEpochs {
+    /// Nothing received.
+    pub fn new() -> Self {
+        Self { first: 0, epochs: VecDeque::from([PeerEpoch::default()]), flushing: None, flushes_left: 0 }
+    }
+
+    /// Nothing received on a new connection; numbers go on, so that late writes of the old one name no epoch.
+    pub fn after(old: &Self) -> Self {
+        Self { first: old.open() + 1, ..Self::new() }
+    }
+
+    /// Number of the open epoch.
+    pub fn open(&self) -> u64 {
+        self.first + self.epochs.len() as u64 - 1
+    }
+
+    /// The epoch of this number, unless it is acknowledged.
+    pub fn get_mut(&mut self, number: u64) -> Option<&mut PeerEpoch> {
+        number.checked_sub(self.first).and_then(|i| self.epochs.get_mut(i as usize))
+    }
+
+    /// One past the newest epoch that is closed and whose writes are all on the disk, with all before it.
+    pub fn complete_below(&self) -> u64 {
+        let complete = self.epochs.iter().take_while(|e| e.barrier.is_some() && e.active == 0).count();
+        self.first + complete as u64
+    }
+}
+
+impl Default for PeerEpochs {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The connection of a resource.
+#[derive(Debug)]
+pub struct Link {
+    /// None: no network configuration, StandAlone.
+    pub configuration: Option<Configuration>,
+    /// State of the connection as a whole, at most `Connected`.
+    pub state: ConnectionState,
+    /// The data socket.
+    pub data: Option<SocketId>,
+    /// The meta socket.
+    pub meta: Option<SocketId>,
+    /// Accepted, first packet not yet seen.
+    pub unnamed: Vec<SocketId>,
+    /// How far the handshake is.
+    pub stage: Stage,
+    /// What is spoken.
+    pub agreed: Agreed,
+    /// Ours, while we authenticate.
+    pub challenge: [u8; 64],
+    /// Our meta socket was accepted, not dialled.
+    pub resolves_conflicts: bool,
+    /// When to dial again.
+    pub dial_at: Option<Instant>,
+    /// A dial is under way.
+    pub dialling: bool,
+    /// When the handshake must have come further.
+    pub stage_deadline: Option<Instant>,
+    /// When something came from the peer last.
+    pub heard_at: Instant,
+    /// When a ping went out that is not yet answered.
+    pub pinged_at: Option<Instant>,
+    /// Our writes at the peer.
+    pub log: TransferLog,
+    /// When the open epoch was last written to.
+    pub epoch_touched_at: Instant,
+    /// A write of the open epoch has completed to the front (protocols A and B): the next one opens another.
+    pub epoch_has_completed: bool,
+    /// The peer's writes here.
+    pub peer_epochs: PeerEpochs,
+    /// Running number of our writes and acknowledgements.
+    pub sequence: u32,
+    /// The peer was fenced: no handshake until the next `Connect`.
+    pub fenced: bool,
+    /// A change the peer is asked for.
+    pub asked: Option<Asked>,
+}
+
+impl Link {
+    /// StandAlone.
+    pub fn new() -> Self {
+        Self {
+            configuration: None,
+            state: ConnectionState::StandAlone,
+            data: None,
+            meta: None,
+            unnamed: Vec::new(),
+            stage: Stage::Sockets,
+            agreed: Agreed::NOTHING,
+            challenge: [0; 64],
+            resolves_conflicts: false,
+            dial_at: None,
+            dialling: false,
+            stage_deadline: None,
+            heard_at: Instant(0),
+            pinged_at: None,
+            log: TransferLog::new(),
+            epoch_touched_at: Instant(0),
+            epoch_has_completed: false,
+            peer_epochs: PeerEpochs::new(),
+            sequence: 0,
+            fenced: false,
+            asked: None,
+        }
+    }
+
+    /// The net section, or its defaults.
+    pub fn options(&self) -> NetOptions {
+        self.configuration.as_ref().map_or_else(NetOptions::default, |c| c.options.clone())
+    }
+
+    /// Whether both primaries are allowed.
+    pub fn two_primaries(&self) -> bool {
+        self.configuration.as_ref().is_none_or(|c| c.options.allow_two_primaries)
+    }
+
+    /// Whether packets of devices may be sent.
+    pub fn is_open(&self) -> bool {
+        self.stage == Stage::Open && self.data.is_some() && self.meta.is_some()
+    }
+
+    /// The handshake has begun and is not done: roles and disks stand still.
+    pub fn is_introducing(&self) -> bool {
+        self.state == ConnectionState::WFReportParams
+    }
+
+    /// Sends on the data socket.
+    pub fn send(&self, turn: &mut Turn, volume: u16, packet: Packet, data: Option<Slice>) {
+        if let Some(socket) = self.data {
+            turn.out.push(Action::Send { socket, volume, packet, data });
+        }
+    }
+
+    /// Sends on the meta socket.
+    pub fn send_meta(&self, turn: &mut Turn, volume: u16, packet: Packet) {
+        if let Some(socket) = self.meta {
+            turn.out.push(Action::Send { socket, volume, packet, data: None });
+        }
+    }
+
+    /// An acknowledgement with the next running number.
+    pub fn ack(&mut self, sector: u64, blksize: u32, block_id: u64) -> BlockAck {
+        self.sequence = self.sequence.wrapping_add(1);
+        BlockAck { sector, block_id, blksize, seq_num: self.sequence }
+    }
+
+    /// Closes the open epoch, if it holds something.
+    pub fn close_epoch(&mut self, turn: &mut Turn) {
+        self.epoch_has_completed = false;
+        if let Some(barrier) = self.log.close() {
+            self.send(turn, 0, Packet::Barrier { barrier }, None);
+        }
+    }
+
+    /// How long a handshake packet may take: four ping timeouts, as upstream.
+    pub fn handshake_patience(&self) -> Duration {
+        crate::time::tenths(self.options().ping_timeout_ds) * 4
+    }
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self::new()
+    }
+}

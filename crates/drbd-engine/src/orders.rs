@@ -1,0 +1,356 @@
+//! What the administrator orders: attach, connect, roles.
+
+use std::collections::BTreeSet;
+
+use drbd_format::meta::{Magic, MetaFlags};
+use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
+use drbd_format::wire::{Packet, StateWord};
+use units::SectorRange;
+
+use crate::admin::{DiskOptions, ReplicationProtocol};
+use crate::device::{Disk, Purpose};
+use crate::event::{FoundDisk, Level, MetaBlock, MetaStep, Order, Ticket};
+use crate::generations::Generations;
+use crate::hot_extents::HotExtents;
+use crate::link::{Asked, Configuration};
+use crate::resource::{Demotion, Resource, Then};
+use crate::state::{State, code, refused};
+
+/// Sectors of an activity-log extent.
+const EXTENT_SECTORS: u64 = drbd_format::activity_log::EXTENT_SECTORS;
+
+impl Resource {
+    pub(crate) fn order(&mut self, ticket: Ticket, order: Order) {
+        match order {
+            Order::Attach { volume, disk, options } => self.attach(ticket, volume, *disk, options),
+            Order::Detach { volume } => self.detach(ticket, volume),
+            Order::DiskOptions { volume, options } => {
+                if let Some(disk) = self.devices.get_mut(&volume).and_then(|d| d.disk.as_mut()) {
+                    disk.options = options;
+                    return self.answer(ticket, Ok(Vec::new()));
+                }
+                self.answer(ticket, Err(refused(code::IS_DISKLESS)));
+            }
+            Order::Connect { local, peer, options, discard_my_data } => {
+                let alg = &options.cram_hmac_alg;
+                if !alg.is_empty() && drbd_format::auth::CramHmac::by_name(alg).is_none() {
+                    return self.answer(ticket, Err(refused(code::AUTH_ALG)));
+                }
+                if self.link.configuration.is_some() {
+                    return self.answer(ticket, Err(refused(code::NET_CONFIGURED)));
+                }
+                if options.allow_two_primaries && options.protocol != ReplicationProtocol::C {
+                    return self.answer(ticket, Err(refused(code::NOT_PROTO_C)));
+                }
+                self.link.fenced = false;
+                self.link.configuration = Some(Configuration { local, peer, options, discard_my_data });
+                self.start_connecting(true);
+                self.answer(ticket, Ok(Vec::new()));
+            }
+            Order::NetOptions(options) => {
+                let Some(configuration) = &mut self.link.configuration else {
+                    return self.answer(ticket, Err(refused(code::NO_NET_CONFIG)));
+                };
+                configuration.options = options;
+                self.answer(ticket, Ok(Vec::new()));
+            }
+            Order::Disconnect { force } => self.disconnect(ticket, force),
+            Order::Primary { force } => self.promote(ticket, force),
+            Order::Secondary => self.demote(ticket),
+        }
+    }
+
+    /// Takes a disk into use whose meta-data the shell has read.
+    fn attach(&mut self, ticket: Ticket, volume: u16, found: FoundDisk, options: DiskOptions) {
+        let connected = self.link.state >= C::Connected;
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        if device.disk.is_some() {
+            return self.answer(ticket, Err(refused(code::DISK_CONFIGURED)));
+        }
+        let flags = found.superblock.flags;
+        let size = attach_size(&found, &options, device.size_sectors);
+        if size == 0 || device.state.role == Role::Primary && size < device.size_sectors {
+            return self.answer(ticket, Err(refused(code::DISK_TOO_SMALL)));
+        }
+        let own_generation = found.superblock.uuids[0];
+        if device.state.role == Role::Primary
+            && device.state.disk == D::Diskless
+            && device.exposed != 0
+            && device.exposed & !1 != own_generation & !1
+        {
+            return self.answer(ticket, Err(refused(code::DATA_NOT_CURRENT)));
+        }
+        // A disk that was primary's and was not let go in order: its hot extents may differ from the peer's.
+        let was_primary = flags.has(MetaFlags::PRIMARY_IND) || flags.has(MetaFlags::CRASHED_PRIMARY);
+        let mut bitmap = found.bitmap.resized(size);
+        if flags.has(MetaFlags::FULL_SYNC) || (was_primary && flags.has(MetaFlags::AL_DISABLED)) {
+            bitmap.set_all();
+        }
+        let before = bitmap.count();
+        if was_primary {
+            for &extent in &found.hot_extents {
+                let start = u64::from(extent) * EXTENT_SECTORS;
+                if start < size {
+                    bitmap.set_range(SectorRange::new(start, EXTENT_SECTORS.min(size - start)));
+                }
+            }
+        }
+        let marked_kib = (bitmap.count() - before) * 4;
+        let consistent = flags.has(MetaFlags::CONSISTENT);
+        let mut decided = match (consistent, flags.has(MetaFlags::WAS_UP_TO_DATE)) {
+            (true, true) => D::Consistent,
+            (true, false) => D::Outdated,
+            (false, _) => D::Inconsistent,
+        };
+        // Without fencing nobody else could have become newer with our knowledge.
+        if decided == D::Consistent {
+            decided = D::UpToDate;
+        }
+        let pdsk = if flags.has(MetaFlags::PEER_OUT_DATED) { D::Outdated } else { device.state.pdsk };
+        let slots = u16::try_from(options.al_extents).unwrap_or(u16::MAX).max(7);
+        let mut hot = HotExtents::new(slots, found.next_transaction);
+        let mut superblock = found.superblock;
+        superblock.magic = Magic::V84_UNCLEAN;
+        superblock.al_extents = u32::from(slots);
+        superblock.flags = superblock.flags.without(MetaFlags::AL_CLEAN).without(MetaFlags::FULL_SYNC);
+        let ring = superblock.al_stripes * superblock.al_stripe_size_4k;
+        let fresh = hot.fresh_ring(ring);
+        device.counters.al_writes += u64::from(ring);
+        let generations = Generations(superblock.uuids);
+        device.disk = Some(Disk {
+            generations,
+            bitmap,
+            hot,
+            capacity_sectors: found.capacity_sectors,
+            options,
+            logical_block_bytes: found.logical_block_bytes,
+            discards: found.discards,
+            crashed_primary: was_primary,
+            negotiated: decided,
+            version: 1,
+            writing: None,
+            stable: 0,
+            completions_after: 0,
+            superblock,
+        });
+        let role = device.state.role;
+        if let Some(disk) = &mut device.disk {
+            let current = disk.generations.current();
+            disk.generations.set_current(current, role);
+        }
+        let minor = device.minor;
+        let state = device.state;
+        self.transition(volume, State { disk: D::Attaching, ..state });
+        if marked_kib != 0 {
+            self.turn.info(format_args!(
+                "drbd{minor}: Marked additional {marked_kib} KB as out-of-sync based on AL."
+            ));
+        }
+        // The bits must be stable before the log that vouched for them is started anew.
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        device.write_bitmap(turn, Purpose::BitmapPages);
+        let blocks = fresh.into_iter().map(MetaBlock::ActivityLog).collect();
+        device.meta_job(turn, Purpose::FreshActivityLog, vec![MetaStep::Flush, MetaStep::Write(blocks), MetaStep::Flush]);
+        device.size_sectors = 0;
+        self.set_size(volume, size);
+        let Some(state) = self.devices.get(&volume).map(|d| d.state) else { return };
+        let next = if connected {
+            State { disk: D::Negotiating, ..state }
+        } else {
+            State { disk: decided, pdsk, ..state }
+        };
+        self.transition(volume, next);
+        self.when_stable(volume, Then::Answer { ticket, warnings: Vec::new() });
+    }
+
+    fn detach(&mut self, ticket: Ticket, volume: u16) {
+        let Some(device) = self.devices.get(&volume) else { return };
+        if device.disk.is_none() {
+            return self.answer(ticket, Ok(Vec::new()));
+        }
+        let next = State::sanitized(State { disk: D::Diskless, ..device.state });
+        let two = self.link.two_primaries();
+        if let Err(number) = device.state.check(next, two, self.link.is_introducing()) {
+            return self.answer(ticket, Err(refused(number)));
+        }
+        // What is under way at the disk ends first; the shell keeps it open until then.
+        let Self { devices, turn, .. } = self;
+        if let Some(device) = devices.get_mut(&volume) {
+            device.write_bitmap(turn, Purpose::BitmapPages);
+        }
+        self.write_superblock(volume);
+        self.drop_disk(volume);
+        self.answer(ticket, Ok(Vec::new()));
+    }
+
+    fn promote(&mut self, ticket: Ticket, force: bool) {
+        if self.role == Role::Primary {
+            return self.answer(ticket, Ok(Vec::new()));
+        }
+        if self.link.asked.is_some() || self.demoting.is_some() {
+            return self.answer(ticket, Err(refused(code::CONCURRENT_STATE_CHANGE)));
+        }
+        if self.link.is_open() {
+            self.ping();
+        }
+        let forced = match self.promotion(force) {
+            Ok(forced) => forced,
+            Err(number) => return self.answer(ticket, Err(refused(number))),
+        };
+        if !(self.link.is_open() && self.link.state >= C::Connected) {
+            return self.promote_now(ticket, force);
+        }
+        let mut volumes = BTreeSet::new();
+        for (&volume, device) in &self.devices {
+            let mut mask = StateWord(3);
+            let mut val = StateWord(u32::from(Role::Primary.0));
+            if forced.contains(&volume) {
+                mask.0 |= 15 << 9;
+                val.0 |= u32::from(D::UpToDate.0) << 9;
+            }
+            if device.state.conn >= C::Connected {
+                self.link.send(&mut self.turn, volume, Packet::StateChgReq { mask, val }, None);
+                volumes.insert(volume);
+            }
+        }
+        self.link.asked = Some(Asked::Primary { ticket, force, volumes });
+    }
+
+    /// Whether all volumes may become primary, and which of them only because they are declared current.
+    fn promotion(&self, force: bool) -> Result<BTreeSet<u16>, i32> {
+        let two = self.link.two_primaries();
+        let introducing = self.link.is_introducing();
+        let mut forced = BTreeSet::new();
+        for (&volume, device) in &self.devices {
+            let os = device.state;
+            let ns = State::sanitized(State { role: Role::Primary, ..os });
+            match os.check(ns, two, introducing) {
+                Ok(()) => {}
+                Err(code::NO_UP_TO_DATE_DISK)
+                    if force && os.disk >= D::Inconsistent && os.disk < D::UpToDate =>
+                {
+                    let ns = State::sanitized(State { role: Role::Primary, disk: D::UpToDate, ..os });
+                    os.check(ns, two, introducing)?;
+                    forced.insert(volume);
+                }
+                Err(number) => return Err(number),
+            }
+        }
+        Ok(forced)
+    }
+
+    /// The peer does not agree.
+    pub(crate) fn promotion_refused(&mut self, ticket: Ticket, _force: bool, number: i32) {
+        let number = if number == 0 { code::CW_FAILED_BY_PEER } else { number };
+        self.answer(ticket, Err(refused(number)));
+    }
+
+    /// The peer was lost while it was asked.
+    pub(crate) fn promote_alone(&mut self, ticket: Ticket, force: bool) {
+        self.promote_now(ticket, force);
+    }
+
+    /// Nobody objects.
+    pub(crate) fn promote_now(&mut self, ticket: Ticket, force: bool) {
+        let forced = match self.promotion(force) {
+            Ok(forced) => forced,
+            Err(number) => return self.answer(ticket, Err(refused(number))),
+        };
+        self.role = Role::Primary;
+        let mut first = None;
+        for volume in self.volumes() {
+            let Some(state) = self.devices.get(&volume).map(|d| d.state) else { continue };
+            let is_forced = forced.contains(&volume);
+            let disk = if is_forced { D::UpToDate } else { state.disk };
+            self.transition(volume, State { role: Role::Primary, disk, ..state });
+            if is_forced {
+                self.turn.log(Level::Warning, "Forced to consider local data as UpToDate!");
+            }
+            let Some(device) = self.devices.get_mut(&volume) else { continue };
+            let alone = device.state.conn < C::Connected || device.state.pdsk <= D::Failed;
+            let no_bitmap_uuid = device.disk.as_ref().is_some_and(|d| d.generations.bitmap() == 0);
+            if is_forced || (alone && no_bitmap_uuid) {
+                self.new_generation(volume);
+            } else if let Some(disk) = &mut device.disk {
+                let current = disk.generations.current();
+                disk.generations.set_current(current, Role::Primary);
+                disk.changed();
+            }
+            let Self { devices, turn, link, .. } = self;
+            if let Some(device) = devices.get(&volume).filter(|_| link.is_open()) {
+                if is_forced {
+                    device.send_uuids(turn, link);
+                }
+                device.send_state(turn, link);
+            }
+            first = first.or(Some(volume));
+        }
+        if let Some(configuration) = &mut self.link.configuration {
+            configuration.discard_my_data = false;
+        }
+        match first {
+            Some(volume) => self.when_stable(volume, Then::Answer { ticket, warnings: Vec::new() }),
+            None => self.answer(ticket, Ok(Vec::new())),
+        }
+    }
+
+    fn demote(&mut self, ticket: Ticket) {
+        if self.role != Role::Primary {
+            return self.answer(ticket, Ok(Vec::new()));
+        }
+        if self.demoting.is_some() {
+            return self.answer(ticket, Err(refused(code::CONCURRENT_STATE_CHANGE)));
+        }
+        self.demoting = Some(Demotion { ticket, flushing: false });
+    }
+
+    /// Demotes once nothing is under way and everything is stable on both disks: only then may our meta-data stop to say
+    /// that we were primary.
+    pub(crate) fn finish_demotion(&mut self) {
+        let Some(demotion) = &mut self.demoting else { return };
+        let busy = self.devices.values().any(|d| d.is_busy() || !d.held.is_empty());
+        if busy {
+            return;
+        }
+        if !demotion.flushing {
+            demotion.flushing = true;
+            for volume in self.volumes() {
+                self.begin_flush(volume, None);
+            }
+        }
+        if self.devices.values().any(|d| !d.flushes.is_empty()) {
+            return;
+        }
+        let Some(Demotion { ticket, .. }) = self.demoting.take() else { return };
+        self.role = Role::Secondary;
+        let mut first = None;
+        for volume in self.volumes() {
+            let Some(device) = self.devices.get_mut(&volume) else { continue };
+            if let Some(disk) = &mut device.disk {
+                let current = disk.generations.current();
+                disk.generations.set_current(current, Role::Secondary);
+                disk.changed();
+            }
+            let state = device.state;
+            self.transition(volume, State { role: Role::Secondary, ..state });
+            let Self { devices, turn, link, .. } = self;
+            if let Some(device) = devices.get(&volume).filter(|_| link.is_open()) {
+                device.send_state(turn, link);
+            }
+            first = first.or(Some(volume));
+        }
+        match first {
+            Some(volume) => self.when_stable(volume, Then::Answer { ticket, warnings: Vec::new() }),
+            None => self.answer(ticket, Ok(Vec::new())),
+        }
+    }
+}
+
+/// Size of the device when a disk is attached (`drbd_new_dev_size` without a peer's word).
+fn attach_size(found: &FoundDisk, options: &DiskOptions, device_sectors: u64) -> u64 {
+    let known = found.superblock.la_size_sectors;
+    let asked = Some(options.size_sectors).filter(|&s| s != 0);
+    let wanted = asked.or(Some(device_sectors).filter(|&s| s != 0)).or(Some(known).filter(|&s| s != 0));
+    wanted.map_or(found.capacity_sectors, |s| s.min(found.capacity_sectors))
+}

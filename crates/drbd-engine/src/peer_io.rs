@@ -1,0 +1,290 @@
+//! What the peer asks of our disk: its writes, its reads, its barriers.
+
+use drbd_format::names::DiskState as D;
+use drbd_format::wire::{BlockRequest, Data, DataFlags, Packet};
+use units::SectorRange;
+
+use crate::admin::ReplicationProtocol;
+use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
+use crate::event::{Action, IoFault, Payload, Slice, Tag};
+use crate::link::PeerEpoch;
+use crate::resource::Resource;
+
+/// `ID_SYNCER`: the block id of resync requests.
+pub const ID_SYNCER: u64 = u64::MAX;
+
+/// Largest request of a peer in bytes (`DRBD_MAX_BIO_SIZE`).
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Largest discard of a peer in bytes (`DRBD_MAX_BATCH_BIO_SIZE`).
+const DISCARD_BYTES_MAX: u64 = 128 << 20;
+
+/// The peer's requests under way at most, before its socket is left unread.
+const PEER_REQUESTS_MAX: usize = 4096;
+
+/// The range a packet names, if a device of this size has it.
+fn checked_range(sector: u64, bytes: u64, size_sectors: u64, bytes_max: u64) -> Option<SectorRange> {
+    let sound = bytes != 0 && bytes % 512 == 0 && bytes <= bytes_max;
+    let count = bytes / 512;
+    (sound && sector.checked_add(count)? <= size_sectors).then(|| SectorRange::new(sector, count))
+}
+
+impl Resource {
+    /// Whether the data socket should be read: bounds what a peer can have under way here.
+    pub fn wants_data(&self) -> bool {
+        self.devices.values().map(|d| d.peer_writes.len() + d.peer_reads.len()).sum::<usize>() < PEER_REQUESTS_MAX
+    }
+
+    /// The peer writes, discards or zeroes.
+    pub(crate) fn peer_changes(
+        &mut self,
+        volume: u16,
+        data: Data,
+        size: Option<u32>,
+        payload: Option<(Payload, u32)>,
+    ) {
+        let bytes = size.map_or_else(|| payload.map_or(0, |(_, len)| u64::from(len)), u64::from);
+        let release = payload.map(|(payload, _)| payload);
+        let limit = if size.is_some() { DISCARD_BYTES_MAX } else { REQUEST_BYTES_MAX };
+        let range = self
+            .devices
+            .get(&volume)
+            .and_then(|device| checked_range(data.sector, bytes, device.size_sectors, limit));
+        let Some(range) = range else {
+            if let Some(payload) = release {
+                self.turn.out.push(Action::Release { payload });
+            }
+            return self.misbehaved("a write beyond the device, or of an odd length");
+        };
+        let change = match size {
+            None => Change::Write { fua: data.flags.has(DataFlags::FUA) },
+            Some(_) if data.flags.has(DataFlags::ZEROES) && !data.flags.has(DataFlags::DISCARD) => {
+                Change::Zeroes { may_unmap: false }
+            }
+            Some(_) => Change::Zeroes { may_unmap: true },
+        };
+        let (receive_ack, write_ack) = self.acks_wanted(data.flags);
+        let Self { devices, turn, link, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        device.counters.received_kib += range.bytes() / 1024;
+        let epoch = link.peer_epochs.open();
+        if let Some(open) = link.peer_epochs.epochs.back_mut() {
+            open.count += 1;
+            open.active += 1;
+        }
+        if receive_ack {
+            let ack = link.ack(data.sector, bytes as u32, data.block_id);
+            link.send_meta(turn, volume, Packet::RecvAck(ack));
+        }
+        let tag = turn.tag();
+        let write = PeerWrite {
+            range,
+            change,
+            block_id: data.block_id,
+            payload: release,
+            ack: write_ack,
+            written: false,
+            flush_first: data.flags.has(DataFlags::FLUSH),
+            epoch,
+        };
+        device.peer_writes.insert(tag, write);
+        if device.locks.lock(range, Owner::PeerWrite(tag)).is_some() {
+            self.start_peer_write(volume, tag);
+        }
+    }
+
+    /// Which acknowledgements a write asks for: by its flags since protocol 100, by the connection before.
+    fn acks_wanted(&self, flags: DataFlags) -> (bool, bool) {
+        if self.link.agreed.protocol >= 100 {
+            return (flags.has(DataFlags::SEND_RECEIVE_ACK), flags.has(DataFlags::SEND_WRITE_ACK));
+        }
+        let protocol = self.link.options().protocol;
+        (protocol == ReplicationProtocol::B, protocol == ReplicationProtocol::C)
+    }
+
+    /// The range is ours: write, or first flush.
+    pub(crate) fn start_peer_write(&mut self, volume: u16, tag: Tag) {
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let usable = device.has_usable_disk();
+        let Some(write) = device.peer_writes.get_mut(&tag) else { return };
+        if !usable {
+            return self.peer_write_done(volume, tag, Err(IoFault));
+        }
+        if std::mem::take(&mut write.flush_first) {
+            device.operations.insert(tag, Purpose::PeerWrite);
+            turn.out.push(Action::Flush { tag, volume });
+            return;
+        }
+        let range = write.range;
+        device.operations.insert(tag, Purpose::PeerWrite);
+        device.counters.disk_written_kib += range.bytes() / 1024;
+        let data =
+            write.payload.map(|payload| Slice { payload, offset: 0, len: range.bytes() as u32 });
+        turn.out.push(match (write.change, data) {
+            (Change::Write { fua }, Some(data)) => Action::Write { tag, volume, range, data, fua },
+            (Change::Zeroes { may_unmap: false }, _) => {
+                Action::WriteZeroes { tag, volume, range, may_unmap: false }
+            }
+            _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
+        });
+        write.written = true;
+        if device.state.pdsk < D::Inconsistent {
+            // Ours is the only disk: what its absent one misses is marked.
+            device.set_out_of_sync(range);
+        }
+    }
+
+    /// Our disk has ended a step of a peer's write.
+    pub(crate) fn peer_write_done(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        if outcome.is_ok() && device.peer_writes.get(&tag).is_some_and(|write| !write.written) {
+            return self.start_peer_write(volume, tag);
+        }
+        let Some(write) = device.peer_writes.remove(&tag) else { return };
+        let Self { turn, link, .. } = self;
+        if let Some(payload) = write.payload {
+            turn.out.push(Action::Release { payload });
+        }
+        // Epoch numbers are never reused: an epoch of a lost connection is simply gone.
+        if let Some(epoch) = link.peer_epochs.get_mut(write.epoch) {
+            epoch.active -= 1;
+            let ack = link.ack(write.range.start, write.range.bytes() as u32, write.block_id);
+            match outcome {
+                Ok(()) if write.ack => link.send_meta(turn, volume, Packet::WriteAck(ack)),
+                Ok(()) => {}
+                Err(IoFault) => link.send_meta(turn, volume, Packet::NegAck(ack)),
+            }
+        }
+        self.unlock(volume, write.range);
+        if outcome.is_err() {
+            self.disk_failed(volume);
+        }
+    }
+
+    /// The peer closes its epoch.
+    pub(crate) fn barrier_received(&mut self, barrier: u32) {
+        let epochs = &mut self.link.peer_epochs.epochs;
+        if epochs.len() > PEER_REQUESTS_MAX {
+            return self.misbehaved("more barriers than can be open");
+        }
+        if let Some(open) = epochs.back_mut() {
+            open.barrier = Some(barrier);
+        }
+        epochs.push_back(PeerEpoch::default());
+    }
+
+    /// Flushes once for all epochs of the peer whose writes are on the disk; acknowledges them when that is done.
+    pub(crate) fn acknowledge_epochs(&mut self) {
+        let Self { devices, turn, link, .. } = self;
+        if link.peer_epochs.flushing.is_some() {
+            return;
+        }
+        let complete = link.peer_epochs.complete_below();
+        if complete == link.peer_epochs.first {
+            return;
+        }
+        link.peer_epochs.flushing = Some(complete);
+        link.peer_epochs.flushes_left = 0;
+        for device in devices.values_mut().filter(|d| d.has_usable_disk()) {
+            if device.disk.as_ref().is_some_and(|disk| disk.options.disk_flushes) {
+                let tag = turn.tag();
+                device.operations.insert(tag, Purpose::EpochFlush);
+                link.peer_epochs.flushes_left += 1;
+                turn.out.push(Action::Flush { tag, volume: device.volume });
+            }
+        }
+        if link.peer_epochs.flushes_left == 0 {
+            self.epochs_flushed();
+        }
+    }
+
+    /// One volume is flushed for the peer's epochs.
+    pub(crate) fn epoch_flush_done(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+        if outcome.is_err() {
+            // Unconfirmed epochs stay so; a node that cannot flush is no mirror.
+            self.disk_failed(volume);
+            self.link.peer_epochs.flushing = None;
+            return;
+        }
+        let epochs = &mut self.link.peer_epochs;
+        epochs.flushes_left = epochs.flushes_left.saturating_sub(1);
+        if epochs.flushes_left == 0 {
+            self.epochs_flushed();
+        }
+    }
+
+    fn epochs_flushed(&mut self) {
+        let Self { turn, link, .. } = self;
+        let Some(below) = link.peer_epochs.flushing.take() else { return };
+        while link.peer_epochs.first < below {
+            let Some(epoch) = link.peer_epochs.epochs.pop_front() else { break };
+            link.peer_epochs.first += 1;
+            if let Some(barrier) = epoch.barrier {
+                link.send_meta(turn, 0, Packet::BarrierAck { barrier, set_size: epoch.count });
+            }
+        }
+    }
+
+    /// The peer reads: for its front, or for its resync.
+    pub(crate) fn peer_reads(&mut self, volume: u16, ask: BlockRequest, resync: bool) {
+        let range = self.devices.get(&volume).and_then(|device| {
+            checked_range(ask.sector, u64::from(ask.blksize), device.size_sectors, REQUEST_BYTES_MAX)
+        });
+        let Some(range) = range else { return self.misbehaved("a read beyond the device, or of an odd length") };
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let tag = self.turn.tag();
+        device.peer_reads.insert(tag, PeerRead { range, block_id: ask.block_id, resync });
+        // A resync read excludes writes until its answer is queued, so that no newer write overtakes it.
+        if !resync || device.locks.lock(range, Owner::PeerRead(tag)).is_some() {
+            self.start_peer_read(volume, tag);
+        }
+    }
+
+    /// Nothing stands in the way of a peer's read.
+    pub(crate) fn start_peer_read(&mut self, volume: u16, tag: Tag) {
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let Some(range) = device.peer_reads.get(&tag).map(|r| r.range) else { return };
+        if device.state.disk != D::UpToDate || device.disk.is_none() {
+            return self.peer_read_done(volume, tag, Err(IoFault));
+        }
+        device.operations.insert(tag, Purpose::PeerRead);
+        device.counters.disk_read_kib += range.bytes() / 1024;
+        turn.out.push(Action::Read { tag, volume, range });
+    }
+
+    /// Our disk has answered a read of the peer.
+    pub(crate) fn peer_read_done(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
+        let Self { devices, turn, link, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let Some(read) = device.peer_reads.remove(&tag) else { return };
+        let payload = Payload(tag.0);
+        let len = read.range.bytes() as u32;
+        match outcome {
+            Ok(()) => {
+                let head = Data {
+                    sector: read.range.start,
+                    block_id: if read.resync { ID_SYNCER } else { read.block_id },
+                    seq_num: 0,
+                    flags: DataFlags(0),
+                };
+                let packet = if read.resync { Packet::RsDataReply(head) } else { Packet::DataReply(head) };
+                device.counters.sent_kib += u64::from(len) / 1024;
+                link.send(turn, volume, packet, Some(Slice { payload, offset: 0, len }));
+                turn.out.push(Action::Release { payload });
+            }
+            Err(IoFault) => {
+                let ack = link.ack(read.range.start, len, read.block_id);
+                let packet = if read.resync { Packet::NegRsDreply(ack) } else { Packet::NegDreply(ack) };
+                link.send_meta(turn, volume, packet);
+            }
+        }
+        if read.resync {
+            self.unlock(volume, read.range);
+        }
+        if outcome.is_err() {
+            self.disk_failed(volume);
+        }
+    }
+}

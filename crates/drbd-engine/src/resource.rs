@@ -1,0 +1,172 @@
+//! A resource: its role, its connection, its volumes. One event in, actions out.
+
+use std::collections::BTreeMap;
+
+use drbd_format::names::{ConnectionState as C, Role};
+
+use crate::admin::Refusal;
+use crate::device::Device;
+use crate::event::{Action, Actions, Event, FrontId, Ticket};
+use crate::link::Link;
+use crate::status::ResourceStatus;
+use crate::time::Instant;
+use crate::turn::{Entropy, Turn};
+
+/// Until when writes may complete to the front.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct Permit {
+    /// None: for ever.
+    pub until: Option<Instant>,
+}
+
+impl Permit {
+    pub(crate) fn allows(self, now: Instant) -> bool {
+        self.until.is_none_or(|until| now <= until)
+    }
+}
+
+/// What waits until a volume's superblock is stable in a version.
+#[derive(Debug)]
+pub(crate) struct WhenStable {
+    pub volume: u16,
+    pub version: u64,
+    pub then: Then,
+}
+
+/// What is done then.
+#[derive(Debug)]
+pub(crate) enum Then {
+    /// Answer an administrator.
+    Answer { ticket: Ticket, warnings: Vec<String> },
+    /// Complete a write of the front.
+    Complete { request: FrontId },
+}
+
+/// A demotion waits until nothing is under way and everything is stable.
+#[derive(Debug)]
+pub(crate) struct Demotion {
+    pub ticket: Ticket,
+    pub flushing: bool,
+}
+
+/// The engine of one resource.
+#[derive(Debug)]
+pub struct Resource {
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    pub(crate) link: Link,
+    pub(crate) devices: BTreeMap<u16, Device>,
+    pub(crate) permit: Permit,
+    pub(crate) when_stable: Vec<WhenStable>,
+    /// A demotion under way.
+    pub(crate) demoting: Option<Demotion>,
+    pub(crate) turn: Turn,
+}
+
+impl Resource {
+    /// A resource without volumes, secondary, not connected, permitted to write for ever.
+    pub fn new(name: &str, entropy: Entropy) -> Self {
+        Self {
+            name: name.to_owned(),
+            role: Role::Secondary,
+            link: Link::new(),
+            devices: BTreeMap::new(),
+            permit: Permit { until: None },
+            when_stable: Vec::new(),
+            demoting: None,
+            turn: Turn::new(name, entropy),
+        }
+    }
+
+    /// Adds a volume; false if the number is taken.
+    pub fn add_volume(&mut self, volume: u16, minor: u32) -> bool {
+        if self.devices.contains_key(&volume) {
+            return false;
+        }
+        let mut device = Device::new(volume, minor);
+        device.state.role = self.role;
+        device.state.conn = self.link.state;
+        self.devices.insert(volume, device);
+        true
+    }
+
+    /// The resource's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Our role.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// One turn: takes an event, appends what is to be done. Total: it never blocks and never fails.
+    pub fn handle(&mut self, now: Instant, event: Event, out: &mut Actions) {
+        self.turn.now = now;
+        self.turn.out = std::mem::take(out);
+        match event {
+            Event::Submit { volume, request, op, payload } => self.submit(volume, request, op, payload),
+            Event::IoDone { tag, outcome } => self.io_done(tag, outcome),
+            Event::Opened { socket, outgoing } => self.opened(socket, outgoing),
+            Event::DialFailed => self.dial_failed(),
+            Event::Received { socket, volume, packet, payload } => {
+                self.received(socket, volume, packet, payload);
+            }
+            Event::Malformed { socket, why } => self.malformed(socket, &why),
+            Event::Closed { socket } => self.closed(socket),
+            Event::Admin { ticket, order } => self.order(ticket, order),
+            Event::Permit { until } => self.permit = Permit { until },
+            Event::PeerFenced => self.peer_fenced(),
+            Event::Timeout => {}
+        }
+        self.settle();
+        *out = std::mem::take(&mut self.turn.out);
+    }
+
+    /// What any turn may have made possible or due.
+    fn settle(&mut self) {
+        self.keep_time();
+        for volume in self.volumes() {
+            self.complete_withheld(volume);
+            self.resume_held(volume);
+            self.plan_activity_log(volume);
+            self.request_resync_blocks(volume);
+            self.finish_resync_if_done(volume);
+        }
+        self.close_idle_epoch();
+        self.acknowledge_epochs();
+        self.finish_demotion();
+        for volume in self.volumes() {
+            self.write_superblock(volume);
+        }
+        self.run_when_stable();
+    }
+
+    pub(crate) fn volumes(&self) -> Vec<u16> {
+        self.devices.keys().copied().collect()
+    }
+
+    pub(crate) fn answer(&mut self, ticket: Ticket, outcome: Result<Vec<String>, Refusal>) {
+        self.turn.out.push(Action::Answer { ticket, outcome });
+    }
+
+    /// Plain data for tools, metrics and tests.
+    pub fn status(&self) -> ResourceStatus {
+        ResourceStatus {
+            name: self.name.clone(),
+            role: self.role,
+            peer_role: self.devices.values().map(|d| d.state.peer).max().unwrap_or(Role::Unknown),
+            connection: self.link.state,
+            protocol: self.link.configuration.as_ref().map(|c| c.options.protocol),
+            addresses: self.link.configuration.as_ref().map(|c| (c.local, c.peer)),
+            devices: self.devices.values().map(|d| d.status(&self.link, self.turn.now, self.permit)).collect(),
+        }
+    }
+
+    /// Whether the resource can be forgotten: not connected, no disk, secondary.
+    pub fn is_unconfigured(&self) -> bool {
+        self.role == Role::Secondary
+            && self.link.state == C::StandAlone
+            && self.devices.values().all(|d| d.disk.is_none())
+    }
+}

@@ -1,0 +1,389 @@
+//! Copying what differs from the source to the target.
+//!
+//! The target asks for blocks that its bitmap marks, writes them, and says so; both clear their bits. On the target a bit
+//! is cleared on the disk only after its block is stable, and nothing is asked for before the disk is marked
+//! inconsistent: a crash at any point leaves bits, never a false claim.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use drbd_format::names::{ConnectionState as C, DiskState as D};
+use drbd_format::wire::{BlockAck, BlockRequest, Data, Packet};
+use units::SectorRange;
+
+use crate::device::{BLOCK_SECTORS, Purpose};
+use crate::event::{Action, IoFault, Payload, Slice, Tag};
+use crate::peer_io::ID_SYNCER;
+use crate::resource::Resource;
+use crate::state::State;
+use crate::time::Instant;
+
+/// Longest request in blocks: 512 KiB.
+const REQUEST_BLOCKS_MAX: u64 = 128;
+
+/// Requests under way at most, in sectors: 8 MiB.
+const IN_FLIGHT_SECTORS_MAX: u64 = 16 << 10;
+
+/// How often the target writes its bitmap while it syncs.
+const BITMAP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Upstream keeps eight marks three seconds apart to tell the recent speed.
+const MARK_INTERVAL: Duration = Duration::from_secs(3);
+
+/// A request for a block on its way.
+#[derive(Debug)]
+struct Asked {
+    range: SectorRange,
+    payload: Option<Payload>,
+    /// Its answer is being written.
+    writing: Option<Tag>,
+}
+
+/// A resync under way, on either side.
+#[derive(Debug)]
+pub struct Resync {
+    /// Blocks to sync when it began.
+    pub total: u64,
+    /// When it began.
+    pub began: Instant,
+    /// When and with how many blocks left the recent speed is measured from.
+    marks: Vec<(Instant, u64)>,
+    /// Blocks that could not be synced.
+    pub failed: u64,
+    /// Target: our bitmap is stable, blocks may be asked for once the superblock of this version is stable, too.
+    ready_at: Option<u64>,
+    /// Target: next bit to look at.
+    position: u64,
+    in_flight: BTreeMap<u64, Asked>,
+    in_flight_sectors: u64,
+    /// Target: requests may cover so many sectors in all until now.
+    allowance_from: Instant,
+    asked_sectors: u64,
+    bitmap_written: Instant,
+    /// The end is being made stable.
+    ending: bool,
+}
+
+impl Resync {
+    pub(crate) fn new(now: Instant, total: u64) -> Self {
+        Self {
+            total,
+            began: now,
+            marks: vec![(now, total)],
+            failed: 0,
+            ready_at: None,
+            position: 0,
+            in_flight: BTreeMap::new(),
+            in_flight_sectors: 0,
+            allowance_from: now,
+            asked_sectors: 0,
+            bitmap_written: now,
+            ending: false,
+        }
+    }
+
+    /// Blocks a second since `mark`, 0 if nothing moved.
+    fn speed(mark: (Instant, u64), now: Instant, left: u64) -> u64 {
+        let done = mark.1.saturating_sub(left);
+        let nanos = u64::try_from(now.since(mark.0).as_nanos()).unwrap_or(u64::MAX).max(1_000_000);
+        ((u128::from(done) * 1_000_000_000) / u128::from(nanos)) as u64
+    }
+
+    /// KiB per second of late and since the beginning.
+    pub fn speeds_kib_per_s(&self, now: Instant, left: u64) -> (u64, u64) {
+        let recent = self.marks.first().copied().unwrap_or((self.began, self.total));
+        (Self::speed(recent, now, left) * 4, Self::speed((self.began, self.total), now, left) * 4)
+    }
+
+    /// Moves the mark that the recent speed is measured from.
+    pub(crate) fn mark(&mut self, now: Instant, left: u64) {
+        if self.marks.last().is_none_or(|(at, _)| now.since(*at) >= MARK_INTERVAL) {
+            self.marks.push((now, left));
+            if self.marks.len() > 8 {
+                self.marks.remove(0);
+            }
+        }
+    }
+
+    /// When there is something to do even if nothing happens.
+    pub(crate) fn deadline(&self, now: Instant) -> Instant {
+        now + if self.in_flight.is_empty() { Duration::from_millis(20) } else { Duration::from_millis(100) }
+    }
+}
+
+impl Resource {
+    /// Both bitmaps are joined: begins the resync on this side.
+    pub(crate) fn begin_resync(&mut self, volume: u16, side: C) {
+        let now = self.turn.now;
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let left = device.dirty_blocks();
+        device.resync = Some(Resync::new(now, left));
+        let mut next = State { conn: side, ..device.state };
+        match side {
+            C::SyncTarget => next.disk = D::Inconsistent,
+            _ => next.pdsk = D::Inconsistent,
+        }
+        self.transition(volume, next);
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let conn = device.state.conn;
+        let kib = left * 4;
+        self.turn.info(format_args!("Began resync as {conn} (will sync {kib} KB [{left} bits set])."));
+        if matches!(conn, C::SyncTarget | C::PausedSyncT) {
+            let Some(device) = self.devices.get_mut(&volume) else { return };
+            device.write_bitmap(&mut self.turn, Purpose::BitmapBeforeResync);
+        }
+    }
+
+    /// The target's bitmap is stable: blocks may be asked for once the superblock says Inconsistent.
+    pub(crate) fn resync_may_begin(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+        if outcome.is_err() {
+            return self.disk_failed(volume);
+        }
+        // The superblock of the state change is at least as old as this version.
+        self.write_superblock(volume);
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let version = device.disk.as_ref().map_or(0, |disk| disk.version);
+        if let Some(resync) = &mut device.resync {
+            resync.ready_at = Some(version);
+        }
+    }
+
+    /// Asks for the next blocks, as many as the rate and the window allow.
+    pub(crate) fn request_resync_blocks(&mut self, volume: u16) {
+        let Self { devices, turn, link, .. } = self;
+        let now = turn.now;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let (Some(disk), Some(resync)) = (&mut device.disk, &mut device.resync) else { return };
+        let left = disk.bitmap.count();
+        resync.mark(now, left);
+        let ready = resync.ready_at.is_some_and(|version| disk.stable >= version);
+        if device.state.conn != C::SyncTarget || !ready || resync.ending {
+            return;
+        }
+        let rate_kib = if disk.options.c_plan_ahead_ds == 0 {
+            disk.options.resync_rate_kib_per_s
+        } else {
+            disk.options.c_max_rate_kib_per_s.max(disk.options.resync_rate_kib_per_s)
+        };
+        // An allowance that was not used does not pile up beyond a tenth of a second.
+        let rate_sectors = u64::from(rate_kib) * 2;
+        let mut allowed = rate_sectors.saturating_mul(now.since(resync.allowance_from).as_millis() as u64 + 50) / 1000;
+        if allowed > resync.asked_sectors + rate_sectors / 10 {
+            resync.allowance_from = now;
+            resync.asked_sectors = 0;
+            allowed = rate_sectors / 10;
+        }
+        let bits = disk.bitmap.bits();
+        let mut wrapped = false;
+        while resync.in_flight_sectors < IN_FLIGHT_SECTORS_MAX && resync.asked_sectors < allowed {
+            let Some(first) = disk.bitmap.next_set(resync.position) else {
+                if wrapped || !resync.in_flight.is_empty() {
+                    break;
+                }
+                wrapped = true;
+                resync.position = 0;
+                continue;
+            };
+            let mut end = first + 1;
+            while end < bits && end - first < REQUEST_BLOCKS_MAX && disk.bitmap.is_set(end) {
+                end += 1;
+            }
+            resync.position = end;
+            let start = first * BLOCK_SECTORS;
+            let range = SectorRange::new(start, (end * BLOCK_SECTORS).min(device.size_sectors) - start);
+            if resync.in_flight.values().any(|asked| asked.range.overlaps(range)) || !device.locks.try_lock(range) {
+                continue;
+            }
+            resync.in_flight.insert(start, Asked { range, payload: None, writing: None });
+            resync.in_flight_sectors += range.count;
+            resync.asked_sectors += range.count;
+            let ask = BlockRequest { sector: start, block_id: ID_SYNCER, blksize: range.bytes() as u32 };
+            link.send(turn, volume, Packet::RsDataRequest(ask), None);
+        }
+        if now.since(resync.bitmap_written) >= BITMAP_INTERVAL {
+            resync.bitmap_written = now;
+            device.write_bitmap(turn, Purpose::BitmapPages);
+        }
+    }
+
+    /// A block of the resync has arrived: write it.
+    pub(crate) fn resync_data(&mut self, volume: u16, reply: Data, payload: Option<(Payload, u32)>) {
+        let Some((payload, len)) = payload else { return self.misbehaved("RSDataReply without data") };
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        device.counters.received_kib += u64::from(len) / 1024;
+        let usable = device.has_usable_disk();
+        let asked = device.resync.as_mut().and_then(|r| r.in_flight.get_mut(&reply.sector));
+        match asked {
+            Some(asked) if asked.range.bytes() == u64::from(len) && asked.writing.is_none() && usable => {
+                let tag = turn.tag();
+                asked.writing = Some(tag);
+                asked.payload = Some(payload);
+                let range = asked.range;
+                device.operations.insert(tag, Purpose::ResyncWrite { sector: range.start });
+                device.counters.disk_written_kib += range.bytes() / 1024;
+                let data = Slice { payload, offset: 0, len };
+                turn.out.push(Action::Write { tag, volume, range, data, fua: false });
+            }
+            Some(_) => {
+                turn.out.push(Action::Release { payload });
+                self.misbehaved("RSDataReply of another length than was asked for");
+            }
+            // Asked for before the disk was lost: nobody needs it.
+            None => turn.out.push(Action::Release { payload }),
+        }
+    }
+
+    /// A block of the resync is on our disk.
+    pub(crate) fn resync_written(&mut self, volume: u16, sector: u64, tag: Tag, outcome: Result<(), IoFault>) {
+        let Self { devices, turn, link, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let Some(resync) = &mut device.resync else { return };
+        if resync.in_flight.get(&sector).and_then(|a| a.writing) != Some(tag) {
+            return;
+        }
+        let Some(asked) = resync.in_flight.remove(&sector) else { return };
+        resync.in_flight_sectors -= asked.range.count;
+        if let Some(payload) = asked.payload {
+            turn.out.push(Action::Release { payload });
+        }
+        let len = asked.range.bytes() as u32;
+        match outcome {
+            Ok(()) => {
+                if let Some(disk) = &mut device.disk {
+                    disk.bitmap.clear_range(asked.range);
+                }
+                let ack = link.ack(sector, len, ID_SYNCER);
+                link.send_meta(turn, volume, Packet::RsWriteAck(ack));
+            }
+            Err(IoFault) => {
+                let ack = link.ack(sector, len, ID_SYNCER);
+                link.send_meta(turn, volume, Packet::NegAck(ack));
+            }
+        }
+        self.unlock(volume, asked.range);
+        if outcome.is_err() {
+            self.disk_failed(volume);
+        }
+    }
+
+    /// The source could not read a block, or not now.
+    pub(crate) fn resync_refused(&mut self, volume: u16, ack: BlockAck, for_good: bool) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(resync) = &mut device.resync else { return };
+        let Some(asked) = resync.in_flight.remove(&ack.sector) else { return };
+        resync.in_flight_sectors -= asked.range.count;
+        if for_good {
+            resync.failed += asked.range.count.div_ceil(BLOCK_SECTORS);
+        }
+        self.unlock(volume, asked.range);
+    }
+
+    /// The target has a block: it is in sync.
+    pub(crate) fn block_in_sync(&mut self, volume: u16, ack: BlockAck) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let range = SectorRange::new(ack.sector, u64::from(ack.blksize) / 512);
+        let inside = ack.sector.checked_add(range.count).is_some_and(|end| end <= device.size_sectors);
+        if !inside || range.count == 0 {
+            return self.misbehaved("an acknowledgement beyond the device");
+        }
+        let now = self.turn.now;
+        if let Some(disk) = &mut device.disk {
+            disk.bitmap.clear_range(range);
+            let left = disk.bitmap.count();
+            if let Some(resync) = &mut device.resync {
+                resync.mark(now, left);
+            }
+        }
+    }
+
+    /// Ends the resync when no block is left.
+    pub(crate) fn finish_resync_if_done(&mut self, volume: u16) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let left = device.dirty_blocks();
+        let Some(resync) = &mut device.resync else { return };
+        if resync.ending || !resync.in_flight.is_empty() || left > resync.failed {
+            return;
+        }
+        match device.state.conn {
+            C::SyncTarget if resync.ready_at.is_some() => {
+                resync.ending = true;
+                // Data first, then the bits that vouch for it; the superblock follows when this is done.
+                device.write_bitmap(&mut self.turn, Purpose::ResyncEnd);
+            }
+            C::SyncSource => self.resync_finished(volume),
+            _ => {}
+        }
+    }
+
+    /// Everything the resync wrote is stable, and its bitmap too.
+    pub(crate) fn resync_end_stable(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+        if outcome.is_err() {
+            return self.disk_failed(volume);
+        }
+        let syncing = self.devices.get(&volume).is_some_and(|d| d.state.conn == C::SyncTarget && d.resync.is_some());
+        if syncing {
+            self.resync_finished(volume);
+        }
+    }
+
+    /// The two are equal: generations and states say so (`drbd_resync_finished`).
+    pub(crate) fn resync_finished(&mut self, volume: u16) {
+        let now = self.turn.now;
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(resync) = device.resync.take() else { return };
+        let seconds = now.since(resync.began).as_secs().max(1);
+        let speed = resync.total * 4 / seconds;
+        let target = matches!(device.state.conn, C::SyncTarget | C::PausedSyncT);
+        let mut next = State { conn: C::Connected, ..device.state };
+        if resync.failed == 0 {
+            next.disk = D::UpToDate;
+            next.pdsk = D::UpToDate;
+            let role = device.state.role;
+            if let Some(disk) = &mut device.disk {
+                if target && let Some(peer) = &device.peer_uuids {
+                    disk.generations.adopt(peer, role);
+                } else {
+                    disk.generations.bitmap_done();
+                }
+                disk.changed();
+                if let Some(peer) = &mut device.peer_uuids {
+                    let [current, bitmap, h0, h1] = disk.generations.0;
+                    peer.current = current;
+                    peer.bitmap = bitmap;
+                    peer.history = [h0, h1];
+                }
+            }
+        } else if target {
+            next.disk = D::Inconsistent;
+            next.pdsk = D::UpToDate;
+        } else {
+            next.disk = D::UpToDate;
+            next.pdsk = D::Inconsistent;
+        }
+        self.turn.info(format_args!("Resync done (total {seconds} sec; paused 0 sec; {speed} K/sec)"));
+        if resync.failed != 0 {
+            self.turn.log(crate::event::Level::Error, format_args!("{} failed blocks", resync.failed));
+        }
+        self.transition(volume, next);
+    }
+
+    /// The resync cannot go on: what was asked for will not come.
+    pub(crate) fn abandon_resync(&mut self, volume: u16) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(resync) = &mut device.resync else { return };
+        // Blocks being written keep their place until the disk is done with them.
+        let (kept, gone): (BTreeMap<u64, Asked>, BTreeMap<u64, Asked>) =
+            std::mem::take(&mut resync.in_flight).into_iter().partition(|(_, a)| a.writing.is_some());
+        let orphans = kept;
+        device.resync = None;
+        for (_, asked) in orphans {
+            if let Some(tag) = asked.writing {
+                device.operations.insert(tag, Purpose::OrphanedResyncWrite { range: asked.range, payload: asked.payload });
+            }
+        }
+        for (_, asked) in gone {
+            self.unlock(volume, asked.range);
+        }
+    }
+}

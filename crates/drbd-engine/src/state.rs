@@ -1,0 +1,262 @@
+//! The state of one device, and which states may follow which.
+//!
+//! Upstream: `union drbd_state`, `sanitize_state`, `is_valid_state`, `is_valid_soft_transition` (drbd_state.c).
+
+use drbd_format::names::{ConnectionState, DiskState, Role};
+use drbd_format::wire::StateWord;
+
+use crate::admin::Refusal;
+
+/// `SS_*`: numbers of refusals that concern states.
+pub mod code {
+    /// Multiple primaries not allowed by config.
+    pub const TWO_PRIMARIES: i32 = -1;
+    /// Need access to UpToDate data.
+    pub const NO_UP_TO_DATE_DISK: i32 = -2;
+    /// Can not resync without local disk.
+    pub const NO_LOCAL_DISK: i32 = -4;
+    /// Can not resync without remote disk.
+    pub const NO_REMOTE_DISK: i32 = -5;
+    /// Refusing to be Outdated while Connected.
+    pub const CONNECTED_OUTDATES: i32 = -6;
+    /// Can not start OV/resync since it is already active.
+    pub const RESYNC_RUNNING: i32 = -8;
+    /// Can not disconnect a StandAlone device.
+    pub const ALREADY_STANDALONE: i32 = -9;
+    /// State change was refused by peer node.
+    pub const CW_FAILED_BY_PEER: i32 = -10;
+    /// Device is diskless, the requested operation requires a disk.
+    pub const IS_DISKLESS: i32 = -11;
+    /// Device is held open by someone.
+    pub const DEVICE_IN_USE: i32 = -12;
+    /// Have no net/connection configuration.
+    pub const NO_NET_CONFIG: i32 = -13;
+    /// Need a connection to start verify or resync.
+    pub const NEED_CONNECTION: i32 = -15;
+    /// Disk state is lower than outdated.
+    pub const LOWER_THAN_OUTDATED: i32 = -16;
+    /// In transient state, retry after next state change.
+    pub const IN_TRANSIENT_STATE: i32 = -18;
+    /// Concurrent state changes detected and aborted.
+    pub const CONCURRENT_STATE_CHANGE: i32 = -19;
+    /// Success, as a reply on the wire (`SS_SUCCESS`).
+    pub const SUCCESS: i32 = 1;
+    /// Nothing to do (`SS_NOTHING_TO_DO`).
+    pub const NOTHING_TO_DO: i32 = 2;
+    /// `ERR_NET_CONFIGURED`.
+    pub const NET_CONFIGURED: i32 = 125;
+    /// `ERR_DISK_CONFIGURED`.
+    pub const DISK_CONFIGURED: i32 = 124;
+    /// `ERR_DISK_TOO_SMALL`.
+    pub const DISK_TOO_SMALL: i32 = 111;
+    /// `ERR_IO_MD_DISK`.
+    pub const IO_MD_DISK: i32 = 118;
+    /// `ERR_DATA_NOT_CURRENT`.
+    pub const DATA_NOT_CURRENT: i32 = 150;
+    /// `ERR_AUTH_ALG`.
+    pub const AUTH_ALG: i32 = 120;
+    /// `ERR_NOT_PROTO_C`.
+    pub const NOT_PROTO_C: i32 = 139;
+}
+
+/// A refusal by its number alone.
+pub fn refused(code: i32) -> Refusal {
+    Refusal { code, detail: String::new() }
+}
+
+/// `union drbd_state`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct State {
+    /// Our role.
+    pub role: Role,
+    /// The peer's role.
+    pub peer: Role,
+    /// The connection.
+    pub conn: ConnectionState,
+    /// Our disk.
+    pub disk: DiskState,
+    /// The peer's disk.
+    pub pdsk: DiskState,
+    /// Resync paused here.
+    pub user_isp: bool,
+    /// Resync paused by the peer.
+    pub peer_isp: bool,
+}
+
+use ConnectionState as C;
+use DiskState as D;
+
+impl State {
+    /// A device that was just made.
+    pub const NEW: Self = Self {
+        role: Role::Secondary,
+        peer: Role::Unknown,
+        conn: C::StandAlone,
+        disk: D::Diskless,
+        pdsk: D::DUnknown,
+        user_isp: false,
+        peer_isp: false,
+    };
+
+    /// As it travels.
+    pub fn word(self) -> StateWord {
+        let mut word = StateWord::new(self.role, self.peer, self.conn, self.disk, self.pdsk);
+        if self.peer_isp {
+            word.0 |= StateWord::PEER_ISP;
+        }
+        if self.user_isp {
+            word.0 |= StateWord::USER_ISP;
+        }
+        word
+    }
+
+    /// What the single fields imply for each other, on the way from `self` to `next`.
+    pub fn sanitized(mut next: Self) -> Self {
+        if next.conn < C::Connected {
+            next.peer_isp = false;
+            next.peer = Role::Unknown;
+            if next.pdsk > D::DUnknown || next.pdsk < D::Inconsistent {
+                next.pdsk = D::DUnknown;
+            }
+        }
+        if next.conn > C::Connected && (next.disk <= D::Failed || next.pdsk <= D::Failed) {
+            next.conn = C::Connected;
+        }
+        // Consistent and Outdated vanish when we get connected.
+        if next.conn >= C::Connected && next.conn < C::Ahead {
+            if matches!(next.disk, D::Consistent | D::Outdated) {
+                next.disk = D::UpToDate;
+            }
+            if matches!(next.pdsk, D::Consistent | D::Outdated) {
+                next.pdsk = D::UpToDate;
+            }
+        }
+        let (disk, pdsk) = disk_limits(next.conn);
+        next.disk = next.disk.clamp(disk.0, disk.1);
+        next.pdsk = next.pdsk.clamp(pdsk.0, pdsk.1);
+        let paused = next.peer_isp || next.user_isp;
+        next.conn = match (next.conn, paused) {
+            (C::SyncSource, true) => C::PausedSyncS,
+            (C::SyncTarget, true) => C::PausedSyncT,
+            (C::PausedSyncS, false) => C::SyncSource,
+            (C::PausedSyncT, false) => C::SyncTarget,
+            (conn, _) => conn,
+        };
+        next
+    }
+
+    /// Why this state must not be, if so.
+    pub fn fault(self, two_primaries_allowed: bool) -> Option<i32> {
+        let primary = self.role == Role::Primary;
+        if primary && self.peer == Role::Primary && !two_primaries_allowed {
+            Some(code::TWO_PRIMARIES)
+        } else if primary && self.conn < C::Connected && self.disk < D::UpToDate {
+            Some(code::NO_UP_TO_DATE_DISK)
+        } else if primary && self.disk <= D::Inconsistent && self.pdsk <= D::Inconsistent {
+            Some(code::NO_UP_TO_DATE_DISK)
+        } else if self.conn > C::Connected && self.disk < D::Inconsistent {
+            Some(code::NO_LOCAL_DISK)
+        } else if self.conn > C::Connected && self.pdsk < D::Inconsistent {
+            Some(code::NO_REMOTE_DISK)
+        } else if self.conn > C::Connected && self.disk < D::UpToDate && self.pdsk < D::UpToDate {
+            Some(code::NO_UP_TO_DATE_DISK)
+        } else if matches!(self.conn, C::Connected | C::WFBitMapS | C::SyncSource | C::PausedSyncS)
+            && self.disk == D::Outdated
+        {
+            Some(code::CONNECTED_OUTDATES)
+        } else if primary && self.disk < D::UpToDate && self.pdsk < D::UpToDate {
+            Some(code::NO_UP_TO_DATE_DISK)
+        } else if self.conn >= C::Connected && self.pdsk == D::DUnknown {
+            Some(code::CONNECTED_OUTDATES)
+        } else {
+            None
+        }
+    }
+
+    /// Whether the step from `self` to `next` is refused although `next` may be.
+    pub fn step_fault(self, next: Self, handshake_under_way: bool) -> Option<i32> {
+        if next.conn == C::Disconnecting && self.conn == C::StandAlone {
+            return Some(code::ALREADY_STANDALONE);
+        }
+        if next.disk > D::Attaching && self.disk == D::Diskless {
+            return Some(code::IS_DISKLESS);
+        }
+        if next.disk == D::Outdated && self.disk < D::Outdated && self.disk != D::Attaching {
+            return Some(code::LOWER_THAN_OUTDATED);
+        }
+        let connecting = (next.conn == C::WFReportParams && self.conn == C::WFConnection)
+            || (next.conn >= C::Connected && self.conn == C::WFReportParams);
+        if handshake_under_way && !connecting {
+            return Some(code::IN_TRANSIENT_STATE);
+        }
+        // Do not promote during the handshake of a resync that the peer's `primary --force` began.
+        if self.role != Role::Primary
+            && next.role == Role::Primary
+            && next.pdsk == D::UpToDate
+            && next.disk != D::UpToDate
+            && next.disk != D::Diskless
+            && (next.conn <= C::WFSyncUUID || next.conn != self.conn)
+        {
+            return Some(code::IN_TRANSIENT_STATE);
+        }
+        None
+    }
+
+    /// The whole check of a change that is asked for, not forced: `Err` with the number if refused.
+    pub fn check(self, next: Self, two_primaries_allowed: bool, handshake_under_way: bool) -> Result<(), i32> {
+        if let Some(code) = next.fault(two_primaries_allowed) {
+            // A fault that is there already does not forbid a step that leaves it there.
+            if self.fault(two_primaries_allowed) != Some(code) {
+                return Err(code);
+            }
+        }
+        self.step_fault(next, handshake_under_way).map_or(Ok(()), Err)
+    }
+
+    /// `drbd_should_do_remote`: writes go to the peer too.
+    pub fn replicates(self) -> bool {
+        self.pdsk == D::UpToDate
+            || (self.pdsk >= D::Inconsistent && self.conn >= C::WFBitMapT && self.conn < C::Ahead)
+    }
+
+    /// Some disk within reach holds current data.
+    pub fn has_current_data(self) -> bool {
+        self.disk == D::UpToDate || (self.conn >= C::Connected && self.pdsk == D::UpToDate)
+    }
+}
+
+/// Which disk states a connection state implies: `((disk min, max), (pdsk min, max))`.
+fn disk_limits(conn: ConnectionState) -> ((DiskState, DiskState), (DiskState, DiskState)) {
+    match conn {
+        C::WFBitMapT | C::PausedSyncT | C::StartingSyncT | C::WFSyncUUID | C::Behind => {
+            ((D::Inconsistent, D::Outdated), (D::UpToDate, D::UpToDate))
+        }
+        C::VerifyS | C::VerifyT => ((D::UpToDate, D::UpToDate), (D::UpToDate, D::UpToDate)),
+        C::Connected => ((D::Diskless, D::UpToDate), (D::Diskless, D::UpToDate)),
+        C::WFBitMapS | C::PausedSyncS | C::StartingSyncS | C::Ahead => {
+            ((D::UpToDate, D::UpToDate), (D::Inconsistent, D::Consistent))
+        }
+        C::SyncTarget => ((D::Inconsistent, D::Inconsistent), (D::UpToDate, D::UpToDate)),
+        C::SyncSource => ((D::UpToDate, D::UpToDate), (D::Inconsistent, D::Inconsistent)),
+        _ => ((D::Diskless, D::UpToDate), (D::Inconsistent, D::DUnknown)),
+    }
+}
+
+/// What the peer's state word means seen from here (`convert_state`).
+pub fn mirrored(peer: StateWord) -> State {
+    State {
+        role: peer.peer(),
+        peer: peer.role(),
+        conn: match peer.conn() {
+            C::StartingSyncS => C::StartingSyncT,
+            C::StartingSyncT => C::StartingSyncS,
+            C::Disconnecting => C::TearDown,
+            C::VerifyS => C::VerifyT,
+            other => other,
+        },
+        disk: peer.pdsk(),
+        pdsk: peer.disk(),
+        user_isp: false,
+        peer_isp: peer.0 & (StateWord::AFTR_ISP | StateWord::USER_ISP) != 0,
+    }
+}

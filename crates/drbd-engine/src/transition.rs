@@ -1,0 +1,214 @@
+//! Every change of a device's state, and what follows from it. Upstream: `_drbd_set_state`, `after_state_ch`.
+
+use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
+
+use crate::device::Purpose;
+use crate::event::{Action, Level};
+use crate::resource::Resource;
+use crate::state::State;
+use crate::turn::Turn;
+
+/// The peer's copy of the data was within reach and no longer is (`lost_contact_to_peer_data`).
+fn lost_contact(before: D, after: D) -> bool {
+    let had = before >= D::Inconsistent && before != D::DUnknown && before != D::Outdated;
+    let gone = after < D::Inconsistent || after == D::DUnknown || after == D::Outdated;
+    had && gone
+}
+
+/// The kernel's line about a change of state.
+fn describe(turn: &mut Turn, minor: u32, os: State, ns: State) {
+    let mut text = String::new();
+    let mut field = |name: &str, a: &dyn std::fmt::Display, b: &dyn std::fmt::Display| {
+        text.push_str(&format!("{name}( {a} -> {b} ) "));
+    };
+    if os.role != ns.role {
+        field("role", &os.role, &ns.role);
+    }
+    if os.peer != ns.peer {
+        field("peer", &os.peer, &ns.peer);
+    }
+    if os.conn != ns.conn {
+        field("conn", &os.conn, &ns.conn);
+    }
+    if os.disk != ns.disk {
+        field("disk", &os.disk, &ns.disk);
+    }
+    if os.pdsk != ns.pdsk {
+        field("pdsk", &os.pdsk, &ns.pdsk);
+    }
+    if !text.is_empty() {
+        turn.info(format_args!("drbd{minor}: {}", text.trim_end()));
+    }
+}
+
+impl Resource {
+    /// Takes a volume into a state, sanitized first, and does what that entails.
+    pub(crate) fn transition(&mut self, volume: u16, next: State) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let os = device.state;
+        let ns = State::sanitized(next);
+        if os == ns {
+            return;
+        }
+        device.state = ns;
+        describe(&mut self.turn, device.minor, os, ns);
+        if os.disk == D::Inconsistent
+            && os.pdsk == D::Inconsistent
+            && os.peer == Role::Secondary
+            && ns.peer == Role::Primary
+        {
+            device.consider_resync = true;
+        }
+        let both = |s: State| s.disk == D::UpToDate && s.pdsk == D::UpToDate;
+        if both(ns)
+            && !both(os)
+            && let Some(disk) = &mut device.disk
+        {
+            disk.crashed_primary = false;
+        }
+        if os.disk < D::Consistent
+            && ns.disk >= D::Consistent
+            && let Some(disk) = &device.disk
+        {
+            device.exposed = disk.generations.current();
+        }
+        if ns.conn == C::SyncSource && os.conn != C::PausedSyncS {
+            self.send_sync_uuid(volume);
+        }
+        self.after_connection_change(volume, os, ns);
+        self.rotate_generation_if_alone(volume, os, ns);
+        self.tell_peer(volume, os, ns);
+        if os.role == Role::Primary && ns.role == Role::Secondary && ns.conn <= C::Connected {
+            self.write_changed_bitmap(volume);
+        }
+        if os.conn > C::Connected && os.conn < C::Ahead && ns.conn <= C::Connected {
+            self.write_changed_bitmap(volume);
+        }
+    }
+
+    fn write_changed_bitmap(&mut self, volume: u16) {
+        let Self { devices, turn, .. } = self;
+        if let Some(device) = devices.get_mut(&volume) {
+            device.write_bitmap(turn, Purpose::BitmapPages);
+        }
+    }
+
+    /// A new identifier for this resync, to the peer before any state.
+    fn send_sync_uuid(&mut self, volume: u16) {
+        let random = self.turn.random_u64();
+        let Self { devices, turn, link, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let Some(disk) = &mut device.disk else { return };
+        let uuid = disk.generations.begin_sync(random);
+        disk.changed();
+        link.send(turn, volume, drbd_format::wire::Packet::SyncUuid(uuid), None);
+    }
+
+    fn after_connection_change(&mut self, volume: u16, os: State, ns: State) {
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        if os.conn != C::WFBitMapS && ns.conn == C::WFBitMapS {
+            // Our bits must be stable before the peer builds on them; they are sent when that is done.
+            device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
+            device.write_bitmap(turn, Purpose::BitmapBeforeExchange);
+        }
+        if os.conn != C::WFBitMapT && ns.conn == C::WFBitMapT {
+            device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
+        }
+        if os.conn > C::Connected && ns.conn == C::Connected {
+            self.abandon_resync(volume);
+        }
+    }
+
+    /// Whoever goes on alone with current data starts a new generation: what it writes from now on is its own.
+    fn rotate_generation_if_alone(&mut self, volume: u16, os: State, ns: State) {
+        let Some(device) = self.devices.get(&volume) else { return };
+        let Some(disk) = &device.disk else { return };
+        let alone = disk.generations.bitmap() == 0 && ns.disk >= D::UpToDate;
+        let lost = lost_contact(os.pdsk, ns.pdsk) && (ns.role == Role::Primary || ns.peer == Role::Primary);
+        let peer_promoted_diskless =
+            ns.pdsk < D::Inconsistent && os.peer != Role::Primary && ns.peer == Role::Primary;
+        if alone && (lost || peer_promoted_diskless) {
+            self.new_generation(volume);
+            let Self { devices, turn, link, .. } = self;
+            if let Some(device) = devices.get(&volume).filter(|_| link.is_open()) {
+                device.send_uuids(turn, link);
+            }
+        }
+    }
+
+    /// `drbd_uuid_new_current`; changes complete to the front only once it is stable.
+    pub(crate) fn new_generation(&mut self, volume: u16) {
+        let random = self.turn.random_u64();
+        let role = self.role;
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(disk) = &mut device.disk else { return };
+        disk.generations.rotate(random, role);
+        disk.changed();
+        disk.completions_after = disk.version;
+        device.exposed = disk.generations.current();
+        let [current, bitmap, h0, h1] = disk.generations.0;
+        let minor = device.minor;
+        self.turn.info(format_args!(
+            "drbd{minor}: new current UUID {current:016X}:{bitmap:016X}:{h0:016X}:{h1:016X}"
+        ));
+        self.write_superblock(volume);
+    }
+
+    fn tell_peer(&mut self, volume: u16, os: State, ns: State) {
+        let Self { devices, turn, link, .. } = self;
+        if !link.is_open() || ns.conn < C::Connected {
+            return;
+        }
+        let Some(device) = devices.get(&volume) else { return };
+        let peer_attached = os.pdsk == D::Diskless && ns.pdsk > D::Diskless && ns.pdsk != D::DUnknown;
+        let attaching = os.disk == D::Attaching && ns.disk == D::Negotiating;
+        let target_done = os.disk < D::UpToDate && os.conn >= C::SyncSource && ns.conn == C::Connected;
+        let disk_gone =
+            (os.disk != D::Failed && ns.disk == D::Failed) || (os.disk != D::Diskless && ns.disk == D::Diskless);
+        let damaged = os.disk == D::UpToDate && ns.disk == D::Inconsistent;
+        let introduced = os.conn == C::WFReportParams;
+        let paused = os.user_isp != ns.user_isp;
+        if attaching {
+            device.send_sizes(turn, link);
+        }
+        if attaching || peer_attached {
+            device.send_uuids(turn, link);
+        }
+        if attaching || peer_attached || target_done || disk_gone || damaged || introduced || paused {
+            device.send_state(turn, link);
+        }
+    }
+
+    /// The disk of a volume does not do what it should: it is let go, and the peer is told.
+    pub(crate) fn disk_failed(&mut self, volume: u16) {
+        let Some(device) = self.devices.get(&volume) else { return };
+        if device.disk.is_none() || device.state.disk <= D::Failed {
+            return;
+        }
+        let minor = device.minor;
+        self.turn.log(Level::Error, format_args!("drbd{minor}: local IO failed. Detaching..."));
+        self.drop_disk(volume);
+    }
+
+    /// Lets the disk of a volume go.
+    pub(crate) fn drop_disk(&mut self, volume: u16) {
+        let Some(state) = self.devices.get(&volume).map(|d| d.state) else { return };
+        self.transition(volume, State { disk: D::Failed, ..state });
+        self.abandon_resync(volume);
+        self.link.log.forget_extents(volume);
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        for part in device.parts.values_mut() {
+            part.extents.clear();
+        }
+        let waiting = device.disk.as_mut().map(|disk| disk.hot.withdraw()).unwrap_or_default();
+        let admitted = device.disk.as_mut().map(|disk| disk.hot.committed()).unwrap_or_default();
+        device.disk = None;
+        let state = device.state;
+        self.transition(volume, State { disk: D::Diskless, ..state });
+        self.turn.out.push(Action::DropDisk { volume });
+        for tag in waiting.into_iter().chain(admitted) {
+            self.start_part(volume, tag);
+        }
+    }
+}
