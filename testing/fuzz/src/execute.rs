@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::corpus;
 use crate::targets::Target;
 
-/// A decoder that takes longer over [`crate::INPUT_BYTES_MAX`] bytes does not end, or is a way to hold us up.
+/// A decoder that takes longer over so few bytes does not end, or is a way to hold us up.
 const INPUT_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// What became of an input.

@@ -21,9 +21,6 @@ use execute::{Executor, Verdict};
 use mutate::Mutator;
 use targets::{TARGETS, Target};
 
-/// Keeps a run's memory small, and its executions many.
-const INPUT_BYTES_MAX: usize = 8192;
-
 #[derive(Parser)]
 #[command(about, version)]
 struct Cli {
@@ -82,7 +79,7 @@ fn replay(target: &Target, input: &[u8]) -> bool {
 fn fuzz(target: &'static Target, time: Duration, seed: u64) -> anyhow::Result<bool> {
     let corpus = corpus::load(target.name)?;
     let executor = Executor::new(target);
-    let mut mutator = Mutator::new(seed, INPUT_BYTES_MAX);
+    let mut mutator = Mutator::new(seed, target.bytes_max);
     let mut input = Vec::new();
     let mut executions = 0_u64;
     let begun = Instant::now();
