@@ -1,0 +1,133 @@
+//! `lockstep lab down`: removes all that a lab made, and only that, whatever state it was left in.
+//!
+//! Nothing here trusts the records alone: processes are also found by their command line, loop devices by the
+//! file they are bound to, namespaces and cgroups by their name.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::Signal;
+
+use crate::cgroup;
+use crate::disk;
+use crate::error::{Doing, Error, Result};
+use crate::fabric;
+use crate::life::Life;
+use crate::loopdev::LoopDevice;
+use crate::mountinfo;
+use crate::partition;
+use crate::place::{Lab, LabLock};
+use crate::power;
+use crate::process::Process;
+use crate::state::Records;
+use crate::store;
+
+/// Time for killed processes to be gone, and for loop devices to be let go of.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Words of `lockstep lab` that name processes which stay.
+const STAYING: &[&str] = &["server", "server-init", "store"];
+
+/// Removes the lab.
+///
+/// # Errors
+/// Something that could not be removed; all else is, and trying again goes on from there.
+pub fn down(lab: &Lab) -> Result<()> {
+    let lock = lab.lock()?;
+    let mut first_error = Ok(());
+    let mut note = |done: Result<()>| {
+        if first_error.is_ok() {
+            first_error = done;
+        }
+    };
+    let records = Records::load(lab).unwrap_or_default();
+    for server in &records.servers {
+        if Life::load(lab, server.id).is_ok_and(|life| life.is_some_and(|life| life.init.is_alive())) {
+            note(power::cut(lab, &lock, &records, server));
+        }
+    }
+    for process in processes(lab) {
+        process.signal(Signal::KILL);
+    }
+    for process in processes(lab) {
+        if !process.wait_gone(PATIENCE) {
+            note(Err(Error::refused(format!("down: process {process} does not die"))));
+        }
+    }
+    store::stop(lab, &lock);
+    note(unbind_loops(lab, &records));
+    unmount_leftovers(lab);
+    note(fabric::remove(lab));
+    note(cgroup::remove_all(lab));
+    note(remove_directories(lab, &lock));
+    first_error
+}
+
+/// The lab's processes, by the words they were started with: `lockstep lab store --lab NAME …`.
+pub fn processes(lab: &Lab) -> Vec<Process> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid: &i32| {
+            let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&[u8]> = cmdline.split(|&byte| byte == 0).collect();
+            matches!(words.as_slice(), [b"lockstep", b"lab", word, b"--lab", name, ..]
+                if STAYING.iter().any(|staying| staying.as_bytes() == *word) && *name == lab.name().as_bytes())
+        })
+        .filter_map(|pid| Process::of(pid).ok())
+        .collect()
+}
+
+fn unbind_loops(lab: &Lab, records: &Records) -> Result<()> {
+    let ids: Vec<String> = records.volumes.iter().map(|volume| volume.id.to_string()).collect();
+    let mut done = Ok(());
+    for (device, path) in LoopDevice::bound() {
+        let ours = path.starts_with(lab.state_dir())
+            || path.starts_with(lab.run_dir())
+            || ids.iter().any(|id| path.to_string_lossy().contains(id));
+        if ours {
+            partition::clear(device);
+            let unbound = device.unbind(PATIENCE).doing(|| format!("unbind {}", device.node().display()));
+            done = done.and(unbound);
+        }
+    }
+    done
+}
+
+/// Mounts below the lab's directories in this very mount namespace: none, unless a tool died in the middle.
+fn unmount_leftovers(lab: &Lab) {
+    let Ok(mounts) = mountinfo::of(std::process::id() as i32) else { return };
+    for mount in mounts.iter().rev() {
+        let point = Path::new(&mount.point);
+        if point.starts_with(lab.state_dir()) || point.starts_with(lab.run_dir()) {
+            // What stays is reported by the removal of its directory.
+            let _ = unmount(point, UnmountFlags::DETACH);
+        }
+    }
+}
+
+fn remove_directories(lab: &Lab, _lock: &LabLock) -> Result<()> {
+    thaw(lab);
+    for directory in [lab.state_dir(), lab.run_dir()] {
+        match fs::remove_dir_all(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            done => done.doing(|| format!("remove {}", directory.display()))?,
+        }
+        // The directory of all labs and the one above it go with the last of them.
+        for above in directory.ancestors().skip(1).take(2) {
+            if fs::remove_dir(above).is_err() {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Volumes of type raw whose power was cut cannot be removed before this.
+fn thaw(lab: &Lab) {
+    let volumes = fs::read_dir(lab.state_dir().join("volumes")).into_iter().flatten().flatten();
+    volumes.for_each(|volume| disk::restore(&volume.path()));
+}

@@ -1,0 +1,89 @@
+//! `lockstep lab ps`: what labs there are on this machine, and what of them runs.
+
+use serde_json::{Value, json};
+
+use crate::down;
+use crate::error::Result;
+use crate::life::Life;
+use crate::place::Lab;
+use crate::servers;
+use crate::state::Records;
+use crate::store;
+use crate::table::render;
+
+/// One line a server and a volume, of every lab.
+///
+/// # Errors
+/// Records that cannot be read.
+pub fn table() -> Result<String> {
+    let mut rows = Vec::new();
+    for lab in Lab::all() {
+        let records = Records::load(&lab)?;
+        let name = || lab.name().to_owned();
+        let store = store::process(&lab);
+        rows.push(vec![
+            name(),
+            "store".into(),
+            String::new(),
+            if store.is_some() { "ACTIVE".into() } else { "SHUTOFF".into() },
+            store.map(|process| process.to_string()).unwrap_or_default(),
+            String::new(),
+        ]);
+        for server in &records.servers {
+            let life = Life::load(&lab, server.id)?;
+            let status = Life::status(life.as_ref()).word().to_owned();
+            let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.to_string());
+            let networks = servers::addresses(&records, server);
+            rows.push(vec![
+                name(),
+                "server".into(),
+                server.name.clone(),
+                status,
+                pid.unwrap_or_default(),
+                networks,
+            ]);
+        }
+        for volume in &records.volumes {
+            let place = volume.attachment.as_ref().map(|attachment| {
+                let server = records.server_by_id(attachment.server).map_or("?", |server| &server.name);
+                format!("{server}:/dev/{}", attachment.device)
+            });
+            let status = if place.is_some() { "in-use" } else { "available" };
+            let what = format!(
+                "{} GB {}{}",
+                volume.size_gib,
+                volume.kind.word(),
+                place.map_or(String::new(), |p| format!(", {p}"))
+            );
+            rows.push(vec![name(), "volume".into(), volume.called(), status.into(), String::new(), what]);
+        }
+    }
+    Ok(render(&["Lab", "Kind", "Name", "Status", "PID", "Details"], &rows))
+}
+
+/// The same as JSON, with every process of each lab.
+///
+/// # Errors
+/// Records that cannot be read.
+pub fn json() -> Result<Value> {
+    let mut labs = Vec::new();
+    for lab in Lab::all() {
+        let records = Records::load(&lab)?;
+        let mut servers = Vec::new();
+        for server in &records.servers {
+            let life = Life::load(&lab, server.id)?;
+            let status = Life::status(life.as_ref()).word();
+            let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.pid);
+            servers.push(json!({ "id": server.id, "name": server.name, "status": status, "pid": pid }));
+        }
+        labs.push(json!({
+            "lab": lab.name(),
+            "store_pid": store::process(&lab).map(|process| process.pid),
+            "pids": down::processes(&lab).iter().map(|process| process.pid).collect::<Vec<_>>(),
+            "servers": servers,
+            "volumes": records.volumes,
+            "networks": records.networks,
+        }));
+    }
+    Ok(Value::Array(labs))
+}

@@ -1,0 +1,149 @@
+//! The command line of `lockstep lab`.
+
+use std::io::Write;
+use std::os::fd::FromRawFd;
+use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use uuid::Uuid;
+
+use crate::error::{Doing, Result};
+use crate::init::{self, End};
+use crate::place::Lab;
+use crate::supervisor::{self, INIT_SOCKET};
+use crate::{down, fault, inventory, servers, store};
+
+/// What a cloud does not offer: an overview, faults, removal
+#[derive(Debug, Parser)]
+#[command(name = "lockstep lab", disable_help_subcommand = true)]
+pub struct LabCommand {
+    /// The lab
+    #[arg(long, env = "LOCKSTEP_LAB", default_value = "default", global = true)]
+    lab: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List all labs with their servers, volumes and processes
+    Ps {
+        /// Print JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove the lab and all that it made
+    Down {
+        /// Every lab on this machine
+        #[arg(long)]
+        all: bool,
+    },
+    /// Break something
+    #[command(subcommand)]
+    Fault(Fault),
+    /// Serve the lab's volumes
+    #[command(hide = true)]
+    Store,
+    /// Boot a server, and again after each reboot
+    #[command(hide = true)]
+    Server {
+        #[arg(long)]
+        id: Uuid,
+    },
+    /// Be process 1 of a server
+    #[command(hide = true)]
+    ServerInit {
+        #[arg(long)]
+        id: Uuid,
+    },
+    /// In a server: ask its process 1 to end it
+    #[command(hide = true)]
+    ServerPower {
+        word: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum Fault {
+    /// Cut a server's power; it stays off
+    PowerCut { server: String },
+    /// Boot a server whose power was cut
+    PowerOn { server: String },
+    /// Pull a server's cables, all or the one to a network
+    LinkDown { server: String, network: Option<String> },
+    /// Plug them in again
+    LinkUp { server: String, network: Option<String> },
+    /// Let two servers no longer hear each other
+    Partition { server: String, other: String },
+    /// End all partitions, or the one between two servers
+    Heal {
+        #[arg(requires = "other")]
+        server: Option<String>,
+        other: Option<String>,
+    },
+}
+
+/// Runs one command of `lockstep lab`.
+///
+/// # Errors
+/// What was refused.
+pub fn run(command: LabCommand) -> Result<ExitCode> {
+    let lab = Lab::named(&command.lab)?;
+    match command.verb {
+        Verb::Ps { json: true } => {
+            let text = serde_json::to_string_pretty(&inventory::json()?).unwrap_or_default();
+            print(&format!("{text}\n"));
+        }
+        Verb::Ps { json: false } => print(&inventory::table()?),
+        Verb::Down { all: true } => Lab::all().iter().try_for_each(down::down)?,
+        Verb::Down { all: false } => down::down(&lab)?,
+        Verb::Fault(fault) => break_something(&lab, &fault)?,
+        Verb::Store => store::daemon::run(&lab)?,
+        Verb::Server { id } => supervisor::run(&lab, id)?,
+        Verb::ServerInit { id } => return be_init(&lab, id),
+        Verb::ServerPower { word, words } => init::ask(&word, &words)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to stdout; a reader that has gone away is no fault of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn break_something(lab: &Lab, fault: &Fault) -> Result<()> {
+    match fault {
+        Fault::PowerCut { server } => servers::power_cut(lab, "fault power-cut", server),
+        Fault::PowerOn { server } => servers::start(lab, "fault power-on", server),
+        Fault::LinkDown { server, network } => fault::set_link(lab, server, network.as_deref(), false),
+        Fault::LinkUp { server, network } => fault::set_link(lab, server, network.as_deref(), true),
+        Fault::Partition { server, other } => fault::partition(lab, server, other),
+        Fault::Heal { server, other } => fault::heal(lab, server.as_deref().zip(other.as_deref())),
+    }
+}
+
+/// Process 1 tells its supervisor why it gives up, if it does.
+fn be_init(lab: &Lab, id: Uuid) -> Result<ExitCode> {
+    rustix::io::fcntl_getfd(
+        // SAFETY: only asks whether the descriptor is open; it is not used beyond this call.
+        unsafe { std::os::fd::BorrowedFd::borrow_raw(INIT_SOCKET) },
+    )
+    .doing(|| "find the supervisor; `nova boot` starts servers".into())?;
+    // SAFETY: open, as just seen, given to this process by its supervisor, and nobody else's here.
+    let socket = unsafe { UnixStream::from_raw_fd(INIT_SOCKET) };
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)
+        .doing(|| "keep the supervisor's socket".into())?;
+    let mut to_supervisor = socket.try_clone().doing(|| "keep the supervisor's socket".into())?;
+    match init::run(lab, id, socket) {
+        Ok(End::Reboot) => Ok(ExitCode::from(init::REBOOT)),
+        Ok(End::PowerOff) => Ok(ExitCode::SUCCESS),
+        Err(error) => {
+            // Gone: then nobody waits for the reason.
+            let _ = writeln!(to_supervisor, "{}", error.to_string().replace('\n', "; "));
+            Err(error)
+        }
+    }
+}

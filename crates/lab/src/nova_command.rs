@@ -1,0 +1,351 @@
+//! The command line of `nova`, as far as the tutorial needs it.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::catalog::{FLAVORS, IMAGES};
+use crate::error::Result;
+use crate::life::Life;
+use crate::place::Lab;
+use crate::servers::{self, Order};
+use crate::state::{Records, Server, Volume, VolumeKind};
+use crate::table::{properties, render};
+use crate::{enter, networks, volumes};
+
+/// Servers, networks and volumes of a lab on this machine
+#[derive(Debug, Parser)]
+#[command(name = "nova", disable_help_subcommand = true)]
+pub struct Nova {
+    /// The lab
+    #[arg(long, env = "LOCKSTEP_LAB", default_value = "default")]
+    lab: String,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Args)]
+struct Listing {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Make a private network
+    NetworkCreate { name: String, cidr: String },
+    /// List networks
+    NetworkList(Listing),
+    /// Remove a network that no server is on
+    NetworkDelete { network: String },
+    /// Make a volume of so many GB
+    VolumeCreate {
+        #[arg(long, default_value = "")]
+        display_name: String,
+        #[arg(long, default_value = "SATA", ignore_case = true)]
+        volume_type: VolumeKind,
+        #[arg(allow_negative_numbers = true)]
+        size: String,
+    },
+    /// List volumes
+    VolumeList(Listing),
+    /// Give a volume to a server as a block device
+    VolumeAttach {
+        server: String,
+        volume: String,
+        /// /dev/xvdb to /dev/xvdz, or auto
+        device: String,
+    },
+    /// Take a volume from a server
+    VolumeDetach { server: String, volume: String },
+    /// Remove a volume that no server has
+    VolumeDelete { volume: String },
+    /// Make a server and boot it
+    Boot {
+        #[arg(long)]
+        image: String,
+        #[arg(long)]
+        flavor: String,
+        /// net-id=ID[,v4-fixed-ip=ADDRESS]; once for each interface
+        #[arg(long = "nic")]
+        nics: Vec<String>,
+        /// PATH-IN-THE-SERVER=PATH-HERE; once for each file
+        #[arg(long = "file")]
+        files: Vec<String>,
+        name: String,
+    },
+    /// List servers
+    List(Listing),
+    /// Show one server
+    Show {
+        server: String,
+        #[command(flatten)]
+        listing: Listing,
+    },
+    /// Remove servers
+    Delete {
+        #[arg(required = true)]
+        servers: Vec<String>,
+    },
+    /// Boot a server that is off
+    Start { server: String },
+    /// Reboot a server
+    Reboot {
+        /// Cut its power instead of asking it
+        #[arg(long)]
+        hard: bool,
+        server: String,
+    },
+    /// Run words in a server by /bin/sh, or a login shell
+    Ssh {
+        server: String,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
+    },
+    /// List images
+    ImageList(Listing),
+    /// List flavors
+    FlavorList(Listing),
+}
+
+/// Runs one command of `nova`.
+///
+/// # Errors
+/// What was refused.
+pub fn run(nova: Nova) -> Result<ExitCode> {
+    let lab = Lab::named(&nova.lab)?;
+    match nova.verb {
+        Verb::NetworkCreate { name, cidr } => {
+            let network = networks::create(&lab, &name, &cidr)?;
+            print(&properties(&[
+                ("id", network.id.to_string()),
+                ("label", network.label),
+                ("cidr", network.cidr.to_string()),
+            ]));
+        }
+        Verb::NetworkList(listing) => network_list(&lab, &listing)?,
+        Verb::NetworkDelete { network } => networks::delete(&lab, &network)?,
+        Verb::VolumeCreate { display_name, volume_type, size } => {
+            print(&volume_properties(&volumes::create(&lab, &display_name, volume_type, &size)?));
+        }
+        Verb::VolumeList(listing) => volume_list(&lab, &listing)?,
+        Verb::VolumeAttach { server, volume, device } => {
+            let (server, volume) = volumes::attach(&lab, &server, &volume, &device)?;
+            let device = volume.attachment.map(|attachment| format!("/dev/{}", attachment.device));
+            print(&properties(&[
+                ("device", device.unwrap_or_default()),
+                ("id", volume.id.to_string()),
+                ("serverId", server.to_string()),
+                ("volumeId", volume.id.to_string()),
+            ]));
+        }
+        Verb::VolumeDetach { server, volume } => volumes::detach(&lab, &server, &volume)?,
+        Verb::VolumeDelete { volume } => volumes::delete(&lab, &volume)?,
+        Verb::Boot { image, flavor, nics, files, name } => {
+            let order = Order { image: &image, flavor: &flavor, nics: &nics, files: &files, name: &name };
+            let server = servers::boot(&lab, &order)?;
+            show(&lab, &server, &Listing { json: false })?;
+        }
+        Verb::List(listing) => server_list(&lab, &listing)?,
+        Verb::Show { server, listing } => {
+            let records = Records::load(&lab)?;
+            show(&lab, records.server("show", &server)?, &listing)?;
+        }
+        Verb::Delete { servers } => servers.iter().try_for_each(|server| servers::delete(&lab, server))?,
+        Verb::Start { server } => servers::start(&lab, "start", &server)?,
+        Verb::Reboot { hard, server } => servers::reboot(&lab, &server, hard)?,
+        Verb::Ssh { server, words } => {
+            let records = Records::load(&lab)?;
+            let status = enter::run(&lab, records.server("ssh", &server)?, &words)?;
+            return Ok(ExitCode::from(status));
+        }
+        Verb::ImageList(listing) => image_list(&listing),
+        Verb::FlavorList(listing) => flavor_list(&listing),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Writes to stdout; a reader that has gone away is no fault of ours.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Prints rows as a table, or the same things as JSON.
+fn print_listing<T: Serialize>(listing: &Listing, things: &T, header: &[&str], rows: &[Vec<String>]) {
+    if listing.json {
+        let text = serde_json::to_string_pretty(things).unwrap_or_default();
+        print(&format!("{text}\n"));
+    } else {
+        print(&render(header, rows));
+    }
+}
+
+fn network_list(lab: &Lab, listing: &Listing) -> Result<()> {
+    let networks = Records::load(lab)?.networks;
+    let rows: Vec<_> =
+        networks.iter().map(|n| vec![n.id.to_string(), n.label.clone(), n.cidr.to_string()]).collect();
+    print_listing(listing, &networks, &["ID", "Label", "CIDR"], &rows);
+    Ok(())
+}
+
+fn volume_status(volume: &Volume) -> &'static str {
+    if volume.attachment.is_some() { "in-use" } else { "available" }
+}
+
+fn volume_properties(volume: &Volume) -> String {
+    properties(&[
+        ("attachments", "[]".to_owned()),
+        ("display_name", volume.name.clone()),
+        ("id", volume.id.to_string()),
+        ("size", volume.size_gib.to_string()),
+        ("status", volume_status(volume).to_owned()),
+        ("volume_type", volume.kind.word().to_owned()),
+    ])
+}
+
+fn volume_list(lab: &Lab, listing: &Listing) -> Result<()> {
+    let volumes = Records::load(lab)?.volumes;
+    let rows: Vec<_> = volumes
+        .iter()
+        .map(|volume| {
+            let attached = volume.attachment.as_ref().map(|attachment| attachment.server.to_string());
+            vec![
+                volume.id.to_string(),
+                volume_status(volume).to_owned(),
+                volume.name.clone(),
+                volume.size_gib.to_string(),
+                volume.kind.word().to_owned(),
+                attached.unwrap_or_default(),
+            ]
+        })
+        .collect();
+    let things: Vec<_> = volumes
+        .iter()
+        .map(|volume| {
+            let attachment = volume.attachment.as_ref();
+            json!({
+                "id": volume.id,
+                "status": volume_status(volume),
+                "display_name": volume.name,
+                "size": volume.size_gib,
+                "volume_type": volume.kind.word(),
+                "server_id": attachment.map(|attachment| attachment.server),
+                "device": attachment.map(|attachment| format!("/dev/{}", attachment.device)),
+            })
+        })
+        .collect();
+    let header = ["ID", "Status", "Display Name", "Size", "Volume Type", "Attached to"];
+    print_listing(listing, &things, &header, &rows);
+    Ok(())
+}
+
+/// A server with what runs of it, for JSON.
+fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_json::Value> {
+    let life = Life::load(lab, server.id)?;
+    let status = Life::status(life.as_ref());
+    let label = |id| records.networks.iter().find(|network| network.id == id).map(|network| &network.label);
+    let nics: Vec<_> = server
+        .nics
+        .iter()
+        .map(|nic| json!({ "network": label(nic.network), "address": nic.address, "unplugged": nic.unplugged }))
+        .collect();
+    let volumes: Vec<_> = records
+        .volumes_of(server.id)
+        .map(|(volume, device)| json!({ "id": volume.id, "device": format!("/dev/{device}") }))
+        .collect();
+    let memory = life.as_ref().map(|life| life.memory.text());
+    let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.pid);
+    Ok(json!({
+        "id": server.id,
+        "name": server.name,
+        "status": status.word(),
+        "image": server.image,
+        "flavor": server.flavor,
+        "nics": nics,
+        "volumes": volumes,
+        "memory_limit": memory,
+        "pid": pid,
+    }))
+}
+
+fn server_list(lab: &Lab, listing: &Listing) -> Result<()> {
+    let records = Records::load(lab)?;
+    let mut rows = Vec::new();
+    let mut things = Vec::new();
+    for server in &records.servers {
+        let status = Life::status(Life::load(lab, server.id)?.as_ref());
+        let addresses = servers::addresses(&records, server);
+        rows.push(vec![server.id.to_string(), server.name.clone(), status.word().to_owned(), addresses]);
+        things.push(server_json(lab, &records, server)?);
+    }
+    print_listing(listing, &things, &["ID", "Name", "Status", "Networks"], &rows);
+    Ok(())
+}
+
+fn show(lab: &Lab, server: &Server, listing: &Listing) -> Result<()> {
+    let records = Records::load(lab)?;
+    if listing.json {
+        print_listing(listing, &server_json(lab, &records, server)?, &[], &[]);
+        return Ok(());
+    }
+    let life = Life::load(lab, server.id)?;
+    let image = IMAGES.iter().find(|image| image.id == server.image).map_or("", |image| image.name);
+    let flavor = FLAVORS.iter().find(|flavor| flavor.id == server.flavor).map_or("", |flavor| flavor.name);
+    let memory = life.as_ref().map_or_else(|| "off".to_owned(), |life| life.memory.text());
+    let volumes: Vec<String> = records
+        .volumes_of(server.id)
+        .map(|(volume, device)| format!("/dev/{device}={}", volume.id))
+        .collect();
+    print(&properties(&[
+        ("id", server.id.to_string()),
+        ("name", server.name.clone()),
+        ("status", Life::status(life.as_ref()).word().to_owned()),
+        ("image", image.to_owned()),
+        ("flavor", flavor.to_owned()),
+        ("networks", servers::addresses(&records, server)),
+        ("memory limit", memory),
+        ("volumes", volumes.join("; ")),
+    ]));
+    Ok(())
+}
+
+fn image_list(listing: &Listing) {
+    let rows: Vec<_> = IMAGES
+        .iter()
+        .map(|image| vec![image.id.to_string(), image.name.to_owned(), "ACTIVE".to_owned(), String::new()])
+        .collect();
+    let things: Vec<_> = IMAGES
+        .iter()
+        .map(|image| json!({ "id": image.id, "name": image.name, "status": "ACTIVE", "era": image.era }))
+        .collect();
+    print_listing(listing, &things, &["ID", "Name", "Status", "Server"], &rows);
+}
+
+fn flavor_list(listing: &Listing) {
+    let rows: Vec<_> = FLAVORS
+        .iter()
+        .map(|flavor| {
+            let numbers =
+                [flavor.memory_mib, flavor.disk_gb.into(), flavor.vcpus.into()].map(|n| n.to_string());
+            let [memory, disk, vcpus] = numbers;
+            vec![flavor.id.to_string(), flavor.name.to_owned(), memory, disk, vcpus]
+        })
+        .collect();
+    let things: Vec<_> = FLAVORS
+        .iter()
+        .map(|flavor| {
+            json!({
+                "id": flavor.id,
+                "name": flavor.name,
+                "memory_mib": flavor.memory_mib,
+                "disk_gb": flavor.disk_gb,
+                "vcpus": flavor.vcpus,
+            })
+        })
+        .collect();
+    print_listing(listing, &things, &["ID", "Name", "Memory_MB", "Disk", "VCPUs"], &rows);
+}

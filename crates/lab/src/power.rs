@@ -1,0 +1,133 @@
+//! Power cuts, and what is left of a server when it is off.
+//!
+//! A power cut is not a SIGKILL: the kernel outlives the server and would write its page cache back. So the
+//! volumes stop taking writes first, then the server is killed, then its loop devices go with their page
+//! cache, and only then do the volumes take writes again.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::Signal;
+
+use crate::cgroup;
+use crate::disk;
+use crate::error::{Error, Result};
+use crate::fabric;
+use crate::life::Life;
+use crate::loopdev::LoopDevice;
+use crate::mountinfo::{self, Mount};
+use crate::place::{Lab, LabLock};
+use crate::state::{Records, Server};
+use crate::store;
+
+/// Time for killed processes to be gone before the FUSE connections they may hang in are aborted.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Time after that.
+const ABORT_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Cuts the power of a running server. It stays off.
+///
+/// # Errors
+/// It is off already, or something of it could not be stopped; then its volumes stay cut.
+pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Result<()> {
+    let life = Life::load(lab, server.id)?.filter(|life| life.init.is_alive());
+    let Some(life) = life else {
+        return Err(Error::refused(format!("server {} is off already", server.name)));
+    };
+    for (volume, _) in records.volumes_of(server.id) {
+        if let Some(disk) = life.disks.iter().find(|disk| disk.volume == volume.id) {
+            disk::cut(lab, &life, volume, disk)?;
+        }
+    }
+    let left = Leftovers::of(&life);
+    life.init.signal(Signal::KILL);
+    if !life.init.wait_gone(KILL_PATIENCE) {
+        left.abort_fuse(lab);
+        if !life.init.wait_gone(ABORT_PATIENCE) {
+            return Err(Error::refused(format!(
+                "process {} of server {} does not die",
+                life.init, server.name
+            )));
+        }
+    }
+    // It reaps init and ends. One that hangs would take the lock later and clean up a second time.
+    if !life.supervisor.wait_gone(KILL_PATIENCE) {
+        life.supervisor.signal(Signal::KILL);
+        life.supervisor.wait_gone(KILL_PATIENCE);
+    }
+    left.clear()?;
+    clean_up(lab, lock, records, server)
+}
+
+/// Removes what a dead server left outside itself: cables, loop devices, its cgroup, its record. Its volumes
+/// take writes again.
+///
+/// # Errors
+/// Something that is still held.
+pub fn clean_up(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Result<()> {
+    Life::forget(lab, server.id, lock);
+    store::refresh_if_running(lab)?;
+    fabric::unplug(lab, server)?;
+    for (volume, _) in records.volumes_of(server.id) {
+        disk::unbind(volume.id)?;
+        disk::restore(&lab.volume_file(volume.id));
+        store::restore(lab, volume.id)?;
+    }
+    cgroup::remove(lab, server.id)
+}
+
+/// What a server's own processes made in the kernel that could outlive them: loop devices on its files, and FUSE
+/// connections.
+struct Leftovers {
+    loops: Vec<LoopDevice>,
+    fuse_minors: BTreeSet<u32>,
+}
+
+impl Leftovers {
+    fn of(life: &Life) -> Self {
+        let mounts = mountinfo::of(life.init.pid).unwrap_or_default();
+        // File systems without a block device (overlay, tmpfs, FUSE) are this server's alone.
+        let private = |mount: &&Mount| mount.device.0 == 0;
+        let devices: BTreeSet<u64> = mounts
+            .iter()
+            .filter(private)
+            .map(|mount| rustix::fs::makedev(mount.device.0, mount.device.1))
+            .collect();
+        let loops = LoopDevice::bound()
+            .into_iter()
+            .map(|(device, _)| device)
+            .filter(|device| device.backing_device().is_ok_and(|backing| devices.contains(&backing)))
+            .collect();
+        let fuse_minors = mounts.iter().filter(|m| m.kind.starts_with("fuse")).map(|m| m.device.1).collect();
+        Self { loops, fuse_minors }
+    }
+
+    /// Fails every request on the server's FUSE file systems, so that whoever waits for one can die.
+    fn abort_fuse(&self, lab: &Lab) {
+        let connections = lab.run_dir().join("connections");
+        let mounted = fs::create_dir_all(&connections).is_ok()
+            && mount("fusectl", &connections, "fusectl", MountFlags::empty(), None).is_ok();
+        for minor in &self.fuse_minors {
+            // Gone already: what was wanted.
+            let _ = fs::write(connections.join(minor.to_string()).join("abort"), "1");
+        }
+        if mounted {
+            let _ = unmount(&connections, UnmountFlags::DETACH);
+        }
+    }
+
+    fn clear(&self) -> Result<()> {
+        for device in &self.loops {
+            device.unbind(KILL_PATIENCE).map_err(|error| {
+                Error::refused(format!(
+                    "{} of the dead server is still held: {error}",
+                    device.node().display()
+                ))
+            })?;
+        }
+        Ok(())
+    }
+}

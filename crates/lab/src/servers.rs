@@ -1,0 +1,253 @@
+//! `nova boot`, `delete`, `reboot`, `start`.
+
+use std::fs;
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+use crate::catalog;
+use crate::disk;
+use crate::error::{Doing, Error, Result};
+use crate::init::End;
+use crate::life::{Life, Status};
+use crate::networks;
+use crate::place::Lab;
+use crate::power;
+use crate::state::{Injected, Nic, Records, Server};
+use crate::supervisor;
+
+/// Time for an orderly reboot: programs get seconds to end, file systems are written back.
+const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
+
+/// The longest host name that Linux takes (`__NEW_UTS_LEN`) is 64; DNS labels end at 63.
+const NAME_CHARS_MAX: usize = 63;
+
+/// Interfaces of one server.
+const NICS_MAX: usize = 8;
+
+/// Size of a file that `--file` may bring.
+const INJECTED_BYTES_MAX: u64 = 16 << 20;
+
+/// What `nova boot` was given, as typed.
+#[derive(Debug)]
+pub struct Order<'a> {
+    /// Id or name.
+    pub image: &'a str,
+    /// Number or name.
+    pub flavor: &'a str,
+    /// `net-id=ID[,v4-fixed-ip=A]`.
+    pub nics: &'a [String],
+    /// `DST=SRC`.
+    pub files: &'a [String],
+    /// Display and host name.
+    pub name: &'a str,
+}
+
+/// Makes a server and boots it.
+///
+/// # Errors
+/// A mistake in the order, or why it did not boot; then there is no such server.
+pub fn boot(lab: &Lab, order: &Order<'_>) -> Result<Server> {
+    let image = catalog::image(order.image)?;
+    let flavor = catalog::flavor(order.flavor)?;
+    host_name(order.name)?;
+    let files = order.files.iter().map(|file| injected(file)).collect::<Result<Vec<_>>>()?;
+    let server = {
+        let lock = lab.lock()?;
+        let mut records = Records::load(lab)?;
+        if let Some(same) = records.servers.iter().find(|server| server.name == order.name) {
+            return Err(Error::refused(format!(
+                "boot: server {} exists already, with id {}",
+                same.name, same.id
+            )));
+        }
+        let id = Uuid::new_v4();
+        let (image, flavor, name) = (image.id, flavor.id, order.name.to_owned());
+        let nics = nics(&records, order)?;
+        let inject = lab.server_dir(id).join("inject");
+        fs::create_dir_all(&inject).doing(|| format!("create {}", inject.display()))?;
+        for (index, (_, bytes)) in files.iter().enumerate() {
+            fs::write(inject.join(index.to_string()), bytes).doing(|| "keep an injected file".into())?;
+        }
+        let inject = files.into_iter().map(|(file, _)| file).collect();
+        let server = Server { id, name, image, flavor, nics, inject };
+        records.servers.push(server.clone());
+        records.save(lab, &lock)?;
+        server
+    };
+    if let Err(error) = supervisor::start(lab, &server) {
+        let lock = lab.lock()?;
+        forget(lab, &lock, &server)?;
+        return Err(error);
+    }
+    Ok(server)
+}
+
+fn host_name(name: &str) -> Result<()> {
+    let fits = (1..=NAME_CHARS_MAX).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.')
+        && name.bytes().next().is_some_and(|b| b.is_ascii_alphanumeric());
+    if fits {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "boot: {name:?} cannot be a host name; use up to {NAME_CHARS_MAX} letters, digits, - and ."
+    )))
+}
+
+fn injected(file: &str) -> Result<(Injected, Vec<u8>)> {
+    let refused = |mistake: String| Err(Error::refused(format!("boot: --file {file}: {mistake}")));
+    let Some((target, source)) = file.split_once('=') else {
+        return refused("write it as PATH-IN-THE-SERVER=PATH-HERE".into());
+    };
+    if !target.starts_with('/') || target.ends_with('/') || target.split('/').any(|part| part == "..") {
+        return refused(format!("{target:?} is no absolute path of a file in the server"));
+    }
+    let read = || -> std::io::Result<(u64, u32, Vec<u8>)> {
+        let about = fs::metadata(source)?;
+        let bytes = if about.len() <= INJECTED_BYTES_MAX { fs::read(source)? } else { Vec::new() };
+        Ok((about.len(), about.permissions().mode() & 0o7777, bytes))
+    };
+    match read() {
+        Ok((size, ..)) if size > INJECTED_BYTES_MAX => {
+            refused(format!("{source} has {size} bytes, the most is {INJECTED_BYTES_MAX}"))
+        }
+        Ok((_, mode, bytes)) => Ok((Injected { path: target.to_owned(), mode }, bytes)),
+        Err(error) => refused(format!("{source}: {error}")),
+    }
+}
+
+/// The interfaces that were ordered. Two of one server may be on one network.
+fn nics(records: &Records, order: &Order<'_>) -> Result<Vec<Nic>> {
+    if order.nics.len() > NICS_MAX {
+        return Err(Error::refused(format!("boot: {} interfaces, the most is {NICS_MAX}", order.nics.len())));
+    }
+    let mut nics: Vec<Nic> = Vec::new();
+    for nic in order.nics {
+        let (mut network, mut address) = (None, None);
+        for part in nic.split(',') {
+            let mistake = |what: &str| Error::refused(format!("boot: --nic {nic}: {what}"));
+            match part.split_once('=') {
+                Some(("net-id", id)) => network = Some(records.network("boot: --nic", id)?),
+                Some(("v4-fixed-ip", text)) => {
+                    let parsed: std::result::Result<Ipv4Addr, _> = text.parse();
+                    address = Some(parsed.map_err(|_| mistake(&format!("{text:?} is no IPv4 address")))?);
+                }
+                _ => return Err(mistake("write it as net-id=ID[,v4-fixed-ip=ADDRESS]")),
+            }
+        }
+        let network = network.ok_or_else(|| {
+            Error::refused(format!("boot: --nic {nic}: net-id=ID says which network, and is missing"))
+        })?;
+        // Addresses of this very order are taken too.
+        let mut with_ours = records.clone();
+        let (id, name) = (Uuid::nil(), order.name.to_owned());
+        with_ours.servers.push(Server { id, name, image: id, flavor: 0, nics: nics.clone(), inject: vec![] });
+        let address = networks::address(&with_ours, network, order.name, address)?;
+        nics.push(Nic { network: network.id, address, unplugged: false });
+    }
+    Ok(nics)
+}
+
+/// Forgets a server that is off, with its root.
+fn forget(lab: &Lab, lock: &crate::place::LabLock, server: &Server) -> Result<()> {
+    let mut records = Records::load(lab)?;
+    power::clean_up(lab, lock, &records, server)?;
+    for volume in &mut records.volumes {
+        volume.attachment.take_if(|attachment| attachment.server == server.id);
+    }
+    records.partitions.retain(|(a, b)| *a != server.id && *b != server.id);
+    records.servers.retain(|other| other.id != server.id);
+    records.save(lab, lock)?;
+    let directory = lab.server_dir(server.id);
+    if directory.exists() {
+        fs::remove_dir_all(&directory).doing(|| format!("remove {}", directory.display()))?;
+    }
+    Ok(())
+}
+
+/// Ends a server as a power cut does and forgets it. Its volumes are free.
+///
+/// # Errors
+/// No such server, or something of it that is still held.
+pub fn delete(lab: &Lab, wanted: &str) -> Result<()> {
+    let lock = lab.lock()?;
+    let records = Records::load(lab)?;
+    let server = records.server("delete", wanted)?.clone();
+    if Life::load(lab, server.id)?.is_some_and(|life| life.init.is_alive()) {
+        power::cut(lab, &lock, &records, &server)?;
+    }
+    forget(lab, &lock, &server)
+}
+
+/// Boots a server that is off.
+///
+/// # Errors
+/// It runs, or why it does not boot.
+pub fn start(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
+    let server = Records::load(lab)?.server(verb, wanted)?.clone();
+    if Life::load(lab, server.id)?.is_some_and(|life| life.init.is_alive()) {
+        return Err(Error::refused(format!("{verb}: server {} runs", server.name)));
+    }
+    supervisor::start(lab, &server)
+}
+
+/// Reboots a server: in an orderly way, or `hard` by a power cut. One that is off is booted.
+///
+/// # Errors
+/// No such server, or why it does not come back.
+pub fn reboot(lab: &Lab, wanted: &str, hard: bool) -> Result<()> {
+    let server = Records::load(lab)?.server("reboot", wanted)?.clone();
+    let Some(life) = Life::load(lab, server.id)?.filter(|life| life.init.is_alive()) else {
+        return supervisor::start(lab, &server);
+    };
+    if hard {
+        power_cut(lab, "reboot", wanted)?;
+        return supervisor::start(lab, &server);
+    }
+    life.init.signal(End::Reboot.signal());
+    if !life.init.wait_gone(REBOOT_PATIENCE) {
+        return Err(Error::refused(format!("reboot: server {} does not go down; try --hard", server.name)));
+    }
+    let patience_ends = Instant::now() + REBOOT_PATIENCE;
+    loop {
+        let now = Life::load(lab, server.id)?;
+        match Life::status(now.as_ref()) {
+            Status::Active => return Ok(()),
+            _ if !life.supervisor.is_alive() => return supervisor::start(lab, &server),
+            _ if Instant::now() > patience_ends => {
+                return Err(Error::refused(format!("reboot: server {} does not come up", server.name)));
+            }
+            _ => std::thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// Cuts a server's power; it stays off.
+///
+/// # Errors
+/// No such server, it is off, or something of it that could not be stopped.
+pub fn power_cut(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
+    let lock = lab.lock()?;
+    let records = Records::load(lab)?;
+    let server = records.server(verb, wanted)?;
+    power::cut(lab, &lock, &records, server)
+}
+
+/// What `nova list` says of a server's volumes and addresses: `drbd0=172.16.16.4; other=10.0.0.2`.
+pub fn addresses(records: &Records, server: &Server) -> String {
+    let label = |nic: &Nic| records.networks.iter().find(|n| n.id == nic.network).map_or("?", |n| &n.label);
+    let networks: Vec<String> =
+        server.nics.iter().map(|nic| format!("{}={}", label(nic), nic.address)).collect();
+    networks.join("; ")
+}
+
+/// Makes sure that none of the lab's volumes is bound any more.
+///
+/// # Errors
+/// One that is still held.
+pub fn unbind_all(records: &Records) -> Result<()> {
+    records.volumes.iter().try_for_each(|volume| disk::unbind(volume.id))
+}
