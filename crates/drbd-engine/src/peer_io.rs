@@ -6,7 +6,7 @@ use units::SectorRange;
 
 use crate::admin::ReplicationProtocol;
 use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
-use crate::event::{Action, IoFault, Payload, Slice, Tag};
+use crate::event::{Action, IoFault, Payload, Slice, SocketId, Tag};
 use crate::link::PeerEpoch;
 use crate::resource::Resource;
 
@@ -33,6 +33,11 @@ impl Resource {
     /// Whether the data socket should be read: bounds what a peer can have under way here.
     pub fn wants_data(&self) -> bool {
         self.devices.values().map(|d| d.peer_writes.len() + d.peer_reads.len()).sum::<usize>() < PEER_REQUESTS_MAX
+    }
+
+    /// Whether this socket carries acknowledgements; it is always read.
+    pub fn is_meta_socket(&self, socket: SocketId) -> bool {
+        self.link.meta == Some(socket)
     }
 
     /// The peer writes, discards or zeroes.

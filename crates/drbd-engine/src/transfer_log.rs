@@ -56,6 +56,7 @@ impl TransferLog {
     }
 
     /// Whether every write is confirmed.
+    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

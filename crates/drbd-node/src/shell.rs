@@ -1,0 +1,385 @@
+//! Executes what the engine wants done, over ports: the same code serves a resource and its simulation.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use block::Buffer;
+use drbd_engine::event::{
+    Action, Event, FrontFault, FrontId, IoFault, Level, MetaBlock, MetaStep, Payload, Slice, SocketId, Tag, Ticket,
+};
+use drbd_engine::{Instant, Resource, admin::Refusal};
+use drbd_format::activity_log::ring_block;
+use drbd_format::meta::Layout;
+use drbd_format::wire::Agreed;
+
+use crate::incoming::Incoming;
+
+/// Names an operation that was given to a disk.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct DiskToken(pub u64);
+
+impl DiskToken {
+    const META: u64 = 1;
+
+    fn data(tag: Tag) -> Self {
+        Self(tag.0 << 1)
+    }
+
+    fn meta(tag: Tag) -> Self {
+        Self(tag.0 << 1 | Self::META)
+    }
+}
+
+/// Which of a volume's devices.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Area {
+    /// The data.
+    Data,
+    /// The meta-data, on the same device if they are internal.
+    Meta,
+}
+
+/// Part of a shared buffer.
+#[derive(Clone, Debug)]
+pub struct Chunk {
+    /// The bytes.
+    pub buffer: Rc<Buffer>,
+    /// First byte.
+    pub offset: usize,
+    /// Number of bytes.
+    pub len: usize,
+}
+
+impl Chunk {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[self.offset..self.offset + self.len]
+    }
+
+    fn whole(buffer: Buffer) -> Self {
+        let len = buffer.len();
+        Self { buffer: Rc::new(buffer), offset: 0, len }
+    }
+}
+
+/// A change of a disk.
+#[derive(Debug)]
+pub enum DiskOp {
+    /// Fill the buffer from this byte offset on.
+    Read {
+        /// Where.
+        offset: u64,
+        /// As long as what is wanted.
+        buffer: Buffer,
+    },
+    /// Write from this byte offset on.
+    Write {
+        /// Where.
+        offset: u64,
+        /// What.
+        data: Chunk,
+        /// Complete when stable.
+        fua: bool,
+    },
+    /// Make stable what completed before.
+    Flush,
+    /// Zero a range of bytes.
+    Zero {
+        /// Where.
+        offset: u64,
+        /// How much.
+        len: u64,
+        /// Space may be given back.
+        may_unmap: bool,
+    },
+}
+
+/// What the shell needs of the world. Nothing here blocks; what ends later is reported to the shell.
+pub trait Ports {
+    /// The time.
+    fn now(&self) -> Instant;
+    /// Gives an operation to a disk; it ends with [`Shell::disk_done`].
+    fn disk(&mut self, volume: u16, area: Area, token: DiskToken, op: DiskOp);
+    /// The volume's disk is to be closed once its operations have ended.
+    fn drop_disk(&mut self, volume: u16);
+    /// Accept connections.
+    fn listen(&mut self, local: SocketAddr, peer: SocketAddr);
+    /// No longer.
+    fn stop_listening(&mut self);
+    /// Try to connect once: ends with [`Shell::opened`] or an [`Event::DialFailed`].
+    fn dial(&mut self, local: SocketAddr, peer: SocketAddr);
+    /// Queue bytes for a socket.
+    fn send(&mut self, socket: SocketId, head: Vec<u8>, data: Option<Chunk>);
+    /// Close a socket; with `drain` once its queue is sent.
+    fn close(&mut self, socket: SocketId, drain: bool);
+    /// Answer the front.
+    fn complete(&mut self, volume: u16, request: FrontId, outcome: Result<Option<Chunk>, FrontFault>);
+    /// The device's size is known.
+    fn resized(&mut self, volume: u16, sectors: u64);
+    /// Answer the administrator.
+    fn answer(&mut self, ticket: Ticket, outcome: Result<Vec<String>, Refusal>);
+    /// For the log.
+    fn log(&mut self, level: Level, text: String);
+}
+
+#[derive(Debug)]
+struct Job {
+    volume: u16,
+    steps: VecDeque<MetaStep>,
+    outstanding: u32,
+    failed: bool,
+}
+
+/// The shell of one resource.
+#[derive(Debug)]
+pub struct Shell<P> {
+    /// The decisions.
+    pub engine: Resource,
+    /// The world.
+    pub ports: P,
+    layouts: HashMap<u16, Layout>,
+    payloads: HashMap<Payload, Rc<Buffer>>,
+    payloads_made: u64,
+    jobs: HashMap<Tag, Job>,
+    sockets: HashMap<SocketId, Incoming>,
+    agreed: Agreed,
+    events: VecDeque<Event>,
+}
+
+impl<P: Ports> Shell<P> {
+    /// Around an engine.
+    pub fn new(engine: Resource, ports: P) -> Self {
+        Self {
+            engine,
+            ports,
+            layouts: HashMap::new(),
+            payloads: HashMap::new(),
+            payloads_made: 0,
+            jobs: HashMap::new(),
+            sockets: HashMap::new(),
+            agreed: Agreed::NOTHING,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Where a volume's meta-data are; before its `Attach`.
+    pub fn set_layout(&mut self, volume: u16, layout: Layout) {
+        self.layouts.insert(volume, layout);
+    }
+
+    /// Keeps bytes under a handle.
+    pub fn keep(&mut self, buffer: Buffer) -> Payload {
+        self.payloads_made += 1;
+        let payload = Payload(Payload::FROM_SHELL | self.payloads_made);
+        self.payloads.insert(payload, Rc::new(buffer));
+        payload
+    }
+
+    /// Number of buffers the engine has not released.
+    pub fn kept(&self) -> usize {
+        self.payloads.len()
+    }
+
+    /// A socket stands.
+    pub fn opened(&mut self, socket: SocketId, outgoing: bool) {
+        self.sockets.insert(socket, Incoming::new(Agreed::NOTHING));
+        self.handle(Event::Opened { socket, outgoing });
+    }
+
+    /// Where a socket's next bytes belong; none if it was closed or the engine has enough to do.
+    pub fn space(&mut self, socket: SocketId) -> Option<&mut [u8]> {
+        if !self.engine.wants_data() && !self.engine.is_meta_socket(socket) {
+            return None;
+        }
+        self.sockets.get_mut(&socket).map(Incoming::space)
+    }
+
+    /// So many bytes have arrived; none: the socket has ended.
+    pub fn arrived(&mut self, socket: SocketId, bytes: usize) {
+        if let Some(incoming) = self.sockets.get_mut(&socket) {
+            incoming.filled(bytes);
+        }
+        // Packets are understood one at a time: each may change how the next is to be read.
+        loop {
+            let Some(incoming) = self.sockets.get_mut(&socket) else { return };
+            match incoming.next_packet() {
+                Ok(None) => return,
+                Ok(Some(received)) => {
+                    let payload = received.payload.map(|buffer| {
+                        let len = buffer.len() as u32;
+                        (self.keep(buffer), len)
+                    });
+                    let (volume, packet) = (received.volume, received.packet);
+                    self.handle(Event::Received { socket, volume, packet, payload });
+                }
+                Err(malformed) => {
+                    self.handle(Event::Malformed { socket, why: malformed.to_string() });
+                    return;
+                }
+            }
+        }
+    }
+
+    /// A socket has ended.
+    pub fn ended(&mut self, socket: SocketId) {
+        if self.sockets.remove(&socket).is_some() {
+            self.handle(Event::Closed { socket });
+        }
+    }
+
+    /// A disk is done with an operation; a read brings its buffer.
+    pub fn disk_done(&mut self, token: DiskToken, outcome: Result<Option<Buffer>, IoFault>) {
+        let tag = Tag(token.0 >> 1);
+        if token.0 & DiskToken::META != 0 {
+            return self.step_done(tag, outcome.is_ok());
+        }
+        let outcome = outcome.map(|buffer| {
+            if let Some(buffer) = buffer {
+                self.payloads.insert(Payload(tag.0), Rc::new(buffer));
+            }
+        });
+        self.handle(Event::IoDone { tag, outcome });
+    }
+
+    fn step_done(&mut self, tag: Tag, succeeded: bool) {
+        let Some(job) = self.jobs.get_mut(&tag) else { return };
+        job.outstanding -= 1;
+        job.failed |= !succeeded;
+        if job.outstanding == 0 {
+            self.next_step(tag);
+        }
+    }
+
+    /// Begins the next step of a meta-data job; the job ends with its last step or its first failure.
+    fn next_step(&mut self, tag: Tag) {
+        let Some(job) = self.jobs.get_mut(&tag) else { return };
+        let volume = job.volume;
+        let step = if job.failed { None } else { job.steps.pop_front() };
+        let Some(step) = step else {
+            let outcome = if job.failed { Err(IoFault) } else { Ok(()) };
+            self.jobs.remove(&tag);
+            self.events.push_back(Event::IoDone { tag, outcome });
+            return self.run();
+        };
+        let Some(layout) = self.layouts.get(&volume).copied() else {
+            job.failed = true;
+            return self.next_step(tag);
+        };
+        let token = DiskToken::meta(tag);
+        match step {
+            // With external meta-data the two devices are flushed side by side.
+            MetaStep::Flush => {
+                job.outstanding = 2;
+                self.ports.disk(volume, Area::Data, token, DiskOp::Flush);
+                self.ports.disk(volume, Area::Meta, token, DiskOp::Flush);
+            }
+            MetaStep::Write(blocks) => {
+                job.outstanding = blocks.len() as u32;
+                for block in blocks {
+                    let (offset, bytes) = place(&layout, block);
+                    let data = Chunk::whole(bytes);
+                    self.ports.disk(volume, Area::Meta, token, DiskOp::Write { offset, data, fua: false });
+                }
+            }
+        }
+    }
+
+    /// One event and everything that follows from it at once.
+    pub fn handle(&mut self, event: Event) {
+        self.events.push_back(event);
+        self.run();
+    }
+
+    fn run(&mut self) {
+        while let Some(event) = self.events.pop_front() {
+            let mut actions = Vec::new();
+            self.engine.handle(self.ports.now(), event, &mut actions);
+            for action in actions {
+                self.execute(action);
+            }
+        }
+    }
+
+    fn chunk(&self, slice: Slice) -> Option<Chunk> {
+        let buffer = Rc::clone(self.payloads.get(&slice.payload)?);
+        Some(Chunk { buffer, offset: slice.offset as usize, len: slice.len as usize })
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::Read { tag, volume, range } => {
+                let buffer = Buffer::new(range.bytes() as usize);
+                let op = DiskOp::Read { offset: range.byte_offset(), buffer };
+                self.ports.disk(volume, Area::Data, DiskToken::data(tag), op);
+            }
+            Action::Write { tag, volume, range, data, fua } => {
+                let data = self.chunk(data).expect("the engine writes only bytes it has not released");
+                assert_eq!(data.len as u64, range.bytes(), "a write is as long as its range");
+                let op = DiskOp::Write { offset: range.byte_offset(), data, fua };
+                self.ports.disk(volume, Area::Data, DiskToken::data(tag), op);
+            }
+            Action::Flush { tag, volume } => {
+                self.ports.disk(volume, Area::Data, DiskToken::data(tag), DiskOp::Flush);
+            }
+            Action::WriteZeroes { tag, volume, range, may_unmap } => {
+                let op = DiskOp::Zero { offset: range.byte_offset(), len: range.bytes(), may_unmap };
+                self.ports.disk(volume, Area::Data, DiskToken::data(tag), op);
+            }
+            Action::Meta { tag, volume, steps } => {
+                let job = Job { volume, steps: steps.into(), outstanding: 0, failed: false };
+                self.jobs.insert(tag, job);
+                self.next_step(tag);
+            }
+            Action::Listen { local, peer } => self.ports.listen(local, peer),
+            Action::StopListening => self.ports.stop_listening(),
+            Action::Dial { local, peer } => self.ports.dial(local, peer),
+            Action::Send { socket, volume, packet, data } => {
+                let data = data.and_then(|slice| self.chunk(slice));
+                let payload_bytes = data.as_ref().map_or(0, |chunk| chunk.len);
+                let mut head = Vec::with_capacity(64);
+                packet.encode(volume, payload_bytes, &self.agreed, &mut head);
+                self.ports.send(socket, head, data);
+            }
+            Action::Agree { agreed } => {
+                self.agreed = agreed;
+                for incoming in self.sockets.values_mut() {
+                    incoming.agreed = agreed;
+                }
+            }
+            Action::Close { socket, drain } => {
+                self.sockets.remove(&socket);
+                self.ports.close(socket, drain);
+            }
+            Action::Complete { volume, request, outcome } => {
+                let outcome = outcome.map(|slice| slice.and_then(|slice| self.chunk(slice)));
+                self.ports.complete(volume, request, outcome);
+            }
+            Action::Release { payload } => {
+                self.payloads.remove(&payload);
+            }
+            Action::Answer { ticket, outcome } => self.ports.answer(ticket, outcome),
+            Action::DropDisk { volume } => self.ports.drop_disk(volume),
+            Action::Resized { volume, sectors } => self.ports.resized(volume, sectors),
+            Action::Log { level, text } => self.ports.log(level, text),
+        }
+    }
+}
+
+/// Where a block of meta-data goes, and its bytes.
+fn place(layout: &Layout, block: MetaBlock) -> (u64, Buffer) {
+    match block {
+        MetaBlock::SuperBlock(superblock) => {
+            (layout.md_offset_bytes, Buffer::copy_of(&superblock.encode()))
+        }
+        MetaBlock::ActivityLog(transaction) => {
+            let block = ring_block(transaction.number, layout.al_stripes, layout.al_stripe_size_4k);
+            (layout.al_offset_bytes + block * 4096, Buffer::copy_of(&transaction.encode()))
+        }
+        MetaBlock::BitmapPage { page, bytes } => {
+            let offset = u64::from(page) * 4096;
+            assert!(offset + 4096 <= layout.bm_bytes, "page {page} is beyond the bitmap's place");
+            (layout.bm_offset_bytes + offset, Buffer::copy_of(&bytes[..]))
+        }
+    }
+}
