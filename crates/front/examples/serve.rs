@@ -1,5 +1,5 @@
 //! Serves memory or a file as a block device, to measure and profile the fronts:
-//! `serve loop DIRECTORY NODE MIB [FILE]` until SIGTERM or SIGINT.
+//! `serve loop DIRECTORY NODE MIB [FILE]` or `serve nbd SOCKET MIB [FILE]`, until SIGTERM or SIGINT.
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -7,6 +7,7 @@ mod support;
 use std::io;
 use std::path::Path;
 
+use front::nbd::{Export, NbdServer, listen};
 use front::{Access, FuseFile, LoopDevice};
 use support::Store;
 
@@ -46,6 +47,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             file.unmount()?;
             Ok(())
         }
-        _ => Err("usage: serve loop DIRECTORY NODE MIB [FILE]".into()),
+        ["nbd", socket, mib, ..] => {
+            let mib: usize = mib.parse()?;
+            let mut store = store(mib, words.get(3))?;
+            let export = Export { name: "disk".into(), size_bytes: (mib as u64) << 20, access: Access::ReadWrite };
+            let mut server = NbdServer::new(listen(Path::new(socket))?, export)?;
+            Ok(support::serve(&mut server, &mut store, Some(&stop))?)
+        }
+        _ => Err("usage: serve loop DIRECTORY NODE MIB [FILE] | serve nbd SOCKET MIB [FILE]".into()),
     }
 }

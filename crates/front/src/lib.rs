@@ -8,6 +8,7 @@ mod fuse_file;
 pub mod holder;
 mod inflight;
 mod loop_device;
+pub mod nbd;
 mod request;
 
 pub use extent::Access;
