@@ -15,7 +15,7 @@ use crate::cgroup;
 use crate::disk;
 use crate::error::{Doing, Error, Result};
 use crate::fabric;
-use crate::life::Life;
+use crate::life::{Life, Status};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo;
 use crate::partition;
@@ -45,7 +45,8 @@ pub fn down(lab: &Lab) -> Result<()> {
     };
     let records = Records::load(lab).unwrap_or_default();
     for server in &records.servers {
-        if Life::load(lab, server.id).is_ok_and(|life| life.is_some_and(|life| life.init.is_alive())) {
+        let life = Life::load(lab, server.id).unwrap_or_default();
+        if Life::status(life.as_ref()) != Status::Shutoff {
             note(power::cut(lab, &lock, &records, server));
         }
     }

@@ -15,7 +15,7 @@ use crate::cgroup;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::fabric;
-use crate::life::Life;
+use crate::life::{Life, Status};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
 use crate::place::{Lab, LabLock};
@@ -25,7 +25,10 @@ use crate::store;
 /// Time for killed processes to be gone before the FUSE connections they may hang in are aborted.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Time after that.
+/// Time for a supervisor to notice that its server is dead.
+const REAP_PATIENCE: Duration = Duration::from_millis(500);
+
+/// Time after that for the killed processes.
 const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Cuts the power of a running server. It stays off.
@@ -33,10 +36,14 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// It is off already, or something of it could not be stopped; then its volumes stay cut.
 pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Result<()> {
-    let life = Life::load(lab, server.id)?.filter(|life| life.init.is_alive());
+    let life = Life::load(lab, server.id)?.filter(|life| Life::status(Some(life)) != Status::Shutoff);
     let Some(life) = life else {
         return Err(Error::refused(format!("server {} is off already", server.name)));
     };
+    if !life.init.is_alive() {
+        // Between two lives: we have the lock that its supervisor needs for the next one.
+        return end(lab, lock, records, server, &life);
+    }
     for (volume, _) in records.volumes_of(server.id) {
         if let Some(disk) = life.disks.iter().find(|disk| disk.volume == volume.id) {
             disk::cut(lab, &life, volume, disk)?;
@@ -53,22 +60,28 @@ pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Res
             )));
         }
     }
-    // It reaps init and ends. One that hangs would take the lock later and clean up a second time.
-    if !life.supervisor.wait_gone(KILL_PATIENCE) {
+    left.clear()?;
+    end(lab, lock, records, server, &life)
+}
+
+/// The last of a server whose init is dead: nobody may boot it again, nothing may be left.
+fn end(lab: &Lab, lock: &LabLock, records: &Records, server: &Server, life: &Life) -> Result<()> {
+    // It reaps init and ends by itself, unless it wants to boot the server again.
+    if !life.supervisor.wait_gone(REAP_PATIENCE) {
         life.supervisor.signal(Signal::KILL);
         life.supervisor.wait_gone(KILL_PATIENCE);
     }
-    left.clear()?;
-    clean_up(lab, lock, records, server)
+    clean_up(lab, server, records)?;
+    Life::forget(lab, server.id, lock);
+    Ok(())
 }
 
-/// Removes what a dead server left outside itself: cables, loop devices, its cgroup, its record. Its volumes
-/// take writes again.
+/// Removes what a dead server left outside itself: cables, loop devices, its cgroup. Its volumes take writes
+/// again. The caller has the lab's lock.
 ///
 /// # Errors
 /// Something that is still held.
-pub fn clean_up(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Result<()> {
-    Life::forget(lab, server.id, lock);
+pub fn clean_up(lab: &Lab, server: &Server, records: &Records) -> Result<()> {
     store::refresh_if_running(lab)?;
     fabric::unplug(lab, server)?;
     for (volume, _) in records.volumes_of(server.id) {

@@ -154,7 +154,8 @@ fn nics(records: &Records, order: &Order<'_>) -> Result<Vec<Nic>> {
 /// Forgets a server that is off, with its root.
 fn forget(lab: &Lab, lock: &crate::place::LabLock, server: &Server) -> Result<()> {
     let mut records = Records::load(lab)?;
-    power::clean_up(lab, lock, &records, server)?;
+    power::clean_up(lab, server, &records)?;
+    Life::forget(lab, server.id, lock);
     for volume in &mut records.volumes {
         volume.attachment.take_if(|attachment| attachment.server == server.id);
     }
@@ -176,7 +177,7 @@ pub fn delete(lab: &Lab, wanted: &str) -> Result<()> {
     let lock = lab.lock()?;
     let records = Records::load(lab)?;
     let server = records.server("delete", wanted)?.clone();
-    if Life::load(lab, server.id)?.is_some_and(|life| life.init.is_alive()) {
+    if Life::status(Life::load(lab, server.id)?.as_ref()) != Status::Shutoff {
         power::cut(lab, &lock, &records, &server)?;
     }
     forget(lab, &lock, &server)
@@ -188,10 +189,11 @@ pub fn delete(lab: &Lab, wanted: &str) -> Result<()> {
 /// It runs, or why it does not boot.
 pub fn start(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
     let server = Records::load(lab)?.server(verb, wanted)?.clone();
-    if Life::load(lab, server.id)?.is_some_and(|life| life.init.is_alive()) {
-        return Err(Error::refused(format!("{verb}: server {} runs", server.name)));
+    match Life::status(Life::load(lab, server.id)?.as_ref()) {
+        Status::Shutoff => supervisor::start(lab, &server),
+        Status::Active => Err(Error::refused(format!("{verb}: server {} runs", server.name))),
+        Status::Reboot => Err(Error::refused(format!("{verb}: server {} boots", server.name))),
     }
-    supervisor::start(lab, &server)
 }
 
 /// Reboots a server: in an orderly way, or `hard` by a power cut. One that is off is booted.
@@ -200,7 +202,8 @@ pub fn start(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
 /// No such server, or why it does not come back.
 pub fn reboot(lab: &Lab, wanted: &str, hard: bool) -> Result<()> {
     let server = Records::load(lab)?.server("reboot", wanted)?.clone();
-    let Some(life) = Life::load(lab, server.id)?.filter(|life| life.init.is_alive()) else {
+    let life = Life::load(lab, server.id)?;
+    let (Some(life), Status::Active | Status::Reboot) = (&life, Life::status(life.as_ref())) else {
         return supervisor::start(lab, &server);
     };
     if hard {
@@ -213,14 +216,14 @@ pub fn reboot(lab: &Lab, wanted: &str, hard: bool) -> Result<()> {
     }
     let patience_ends = Instant::now() + REBOOT_PATIENCE;
     loop {
-        let now = Life::load(lab, server.id)?;
-        match Life::status(now.as_ref()) {
+        match Life::status(Life::load(lab, server.id)?.as_ref()) {
             Status::Active => return Ok(()),
-            _ if !life.supervisor.is_alive() => return supervisor::start(lab, &server),
-            _ if Instant::now() > patience_ends => {
+            // Its supervisor was killed, and nobody else boots it.
+            Status::Shutoff => return supervisor::start(lab, &server),
+            Status::Reboot if Instant::now() > patience_ends => {
                 return Err(Error::refused(format!("reboot: server {} does not come up", server.name)));
             }
-            _ => std::thread::sleep(Duration::from_millis(5)),
+            Status::Reboot => std::thread::sleep(Duration::from_millis(5)),
         }
     }
 }

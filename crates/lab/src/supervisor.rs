@@ -98,9 +98,10 @@ pub fn run(lab: &Lab, server_id: Uuid) -> Result<()> {
         let lock = lab.lock()?;
         let records = Records::load(lab)?;
         if let Some(server) = records.server_by_id(server_id) {
-            power::clean_up(lab, &lock, &records, server)?;
+            power::clean_up(lab, server, &records)?;
         }
         if status != i32::from(init::REBOOT) {
+            Life::forget(lab, server_id, &lock);
             return Ok(());
         }
     }
@@ -128,7 +129,7 @@ fn boot(lab: &Lab, lock: &LabLock, server_id: Uuid) -> Result<Process> {
     if Life::load(lab, server_id)?.is_some_and(|life| life.init.is_alive()) {
         return Err(Error::refused("it runs already"));
     }
-    power::clean_up(lab, lock, &records, server)?;
+    power::clean_up(lab, server, &records)?;
     fabric::ensure(
         lab,
         records.networks.iter().filter(|n| server.nics.iter().any(|nic| nic.network == n.id)),
@@ -145,7 +146,7 @@ fn boot(lab: &Lab, lock: &LabLock, server_id: Uuid) -> Result<Process> {
         let _ =
             Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
         let _ = waitpid(Pid::from_raw(pid), WaitOptions::empty());
-        power::clean_up(lab, lock, &records, server)?;
+        power::clean_up(lab, server, &records)?;
     }
     booted
 }
