@@ -50,7 +50,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["nbd", socket, mib, ..] => {
             let mib: usize = mib.parse()?;
             let mut store = store(mib, words.get(3))?;
-            let export = Export { name: "disk".into(), size_bytes: (mib as u64) << 20, access: Access::ReadWrite };
+            let export =
+                Export { name: "disk".into(), size_bytes: (mib as u64) << 20, access: Access::ReadWrite };
             let mut server = NbdServer::new(listen(Path::new(socket))?, export)?;
             Ok(support::serve(&mut server, &mut store, Some(&stop))?)
         }

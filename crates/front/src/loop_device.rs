@@ -228,7 +228,7 @@ impl LoopDevice {
     fn unbind(&self) -> Result<(), LoopError> {
         self.refuse_claimed()?;
         self.device.sync_all().map_err(failed("write out", &self.node))?;
-        // From here until the device is unbound or found busy nobody can open it to write. Without this, what a quick
+        // From here until the device is unbound or found busy a write to it is refused. Without this, what a quick
         // writer left in the page cache after the write-out would be lost: an unbinding device takes no writes.
         let was_read_only =
             abi::is_read_only(&self.device).map_err(failed("read the state of", &self.node))?;
