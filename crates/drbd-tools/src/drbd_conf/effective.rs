@@ -79,14 +79,18 @@ fn take_text(settings: &[Setting], name: &str, field: &mut String) {
 fn take_choice(settings: &[Setting], name: &str, node: &str, field: &mut u32) {
     let Some(setting) = value_of(settings, name) else { return };
     let Kind::Choice(choices) = setting.option.kind else { return };
-    // 8.3's `discard-node-NAME` is `discard-local` on that node and `discard-remote` on the other.
-    let word = match setting.value.strip_prefix("discard-node-") {
-        Some(named) if named == node => "discard-local",
-        Some(_) => "discard-remote",
-        None => &setting.value,
-    };
+    let word = discard_node(&setting.value, node);
     if let Some(&(_, number)) = choices.iter().find(|&&(choice, _)| choice == word) {
         *field = number;
+    }
+}
+
+/// 8.3's `discard-node-NAME` is `discard-local` on that node and `discard-remote` on the other. Other words stay.
+pub fn discard_node<'a>(word: &'a str, node: &str) -> &'a str {
+    match word.strip_prefix("discard-node-") {
+        Some(named) if named == node => "discard-local",
+        Some(_) => "discard-remote",
+        None => word,
     }
 }
 
@@ -141,11 +145,11 @@ pub fn net_options(settings: &[Setting], node: &str) -> NetOptions {
 }
 
 /// Where the meta-data are, for the daemon.
-pub fn meta_index(meta_disk: &MetaDisk) -> MetaIndex {
+pub fn meta_index(meta_disk: Option<&MetaDisk>) -> MetaIndex {
     match meta_disk {
-        MetaDisk::Internal => MetaIndex::Internal,
-        MetaDisk::Flexible(_) => MetaIndex::FlexExternal,
-        MetaDisk::Indexed(_, index) => MetaIndex::Index(*index),
+        Some(MetaDisk::Internal) | None => MetaIndex::Internal,
+        Some(MetaDisk::Flexible(_)) => MetaIndex::FlexExternal,
+        Some(MetaDisk::Indexed(_, index)) => MetaIndex::Index(*index),
     }
 }
 

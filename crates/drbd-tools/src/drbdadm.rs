@@ -1,0 +1,202 @@
+//! The personality `drbdadm`.
+
+mod cli;
+mod execute;
+mod plan;
+mod step;
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use conf::Diagnostic;
+
+use crate::drbd_conf::model::{Config, Resource};
+use crate::drbd_conf::{self, dump, effective};
+use cli::{Cli, Parsed, Verb};
+use execute::Executor;
+
+/// Exit status of a command line that cannot be understood, or names what is not configured (`E_USAGE`).
+const EXIT_USAGE: u8 = 1;
+
+/// Exit status of a configuration with mistakes (`E_CONFIG_INVALID`).
+const EXIT_CONFIGURATION: u8 = 10;
+
+/// Runs drbdadm with the arguments after its name.
+pub fn drbdadm(args: Vec<OsString>) -> ExitCode {
+    let cli = match cli::parse(args) {
+        Parsed::Run(cli) => cli,
+        Parsed::Exit { text, status: 0 } => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Parsed::Exit { text, status } => {
+            eprint!("{text}");
+            return ExitCode::from(status);
+        }
+    };
+    ExitCode::from(run(&cli).unwrap_or_else(|status| status))
+}
+
+/// The name of this machine, as `uname -n` says it.
+fn node_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+fn run(cli: &Cli) -> Result<u8, u8> {
+    let loaded = match &cli.config_file {
+        Some(path) => drbd_conf::load(path),
+        None => drbd_conf::load_default(),
+    };
+    let mut config = loaded.map_err(|invalid| {
+        eprint!("{}", invalid.render(has_colour()));
+        EXIT_CONFIGURATION
+    })?;
+    for warning in &config.warnings {
+        eprint!("{}", warning.render(&config.sources, has_colour()));
+    }
+    let node = node_name();
+    if cli.verb != Verb::Dump || cli.dry_run || cli.verbose {
+        effective::expand(&mut config);
+    }
+    let selected = select(cli, &config, &node)?;
+    if cli.verb.verifies_addresses() && !cli.dry_run && !config.global.disable_ip_verification {
+        verify_addresses(&config, &selected, &node)?;
+    }
+    if cli.verb == Verb::Dump {
+        return Ok(print_dump(cli, &config, &selected, &node));
+    }
+    let plan = plan::Plan::new(cli, &config, &node);
+    Executor::new(cli, &node).run(&plan, &selected)
+}
+
+fn has_colour() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// A resource, or one volume of it, that a command is about.
+#[derive(Clone, Copy, Debug)]
+struct Selected<'c> {
+    resource: &'c Resource,
+    /// None: all of them.
+    volume: Option<u16>,
+}
+
+/// The resources that the command line names.
+fn select<'c>(cli: &Cli, config: &'c Config, node: &str) -> Result<Vec<Selected<'c>>, u8> {
+    let is_all = match &cli.resources[..] {
+        [] => matches!(cli.verb, Verb::Dump | Verb::Status),
+        [one] => one == "all",
+        _ => false,
+    };
+    let everything = |resource| Selected { resource, volume: None };
+    if is_all {
+        if cli.verb == Verb::Dump {
+            return Ok(config.resources.iter().map(everything).collect());
+        }
+        if config.resources.is_empty() {
+            eprintln!("no resources defined!");
+            return Err(EXIT_USAGE);
+        }
+        let ours: Vec<_> = config
+            .resources
+            .iter()
+            .filter(|resource| resource.host(node).is_some())
+            .map(everything)
+            .collect();
+        if ours.is_empty() {
+            eprintln!("WARN: no normal resources defined for this host ({node})!?");
+            eprintln!("Misspelled name of the local machine with the 'on' keyword ?");
+            eprintln!("The configuration has sections for {}.", hosts_text(config.resources.iter()));
+            return Err(EXIT_USAGE);
+        }
+        return Ok(ours);
+    }
+    if cli.resources.is_empty() {
+        eprint!("{}", cli::usage_error("No resource names specified"));
+        return Err(EXIT_USAGE);
+    }
+    cli.resources.iter().map(|word| select_one(cli, config, node, word)).collect()
+}
+
+fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Result<Selected<'c>, u8> {
+    let (name, volume) = match word.split_once('/') {
+        Some((name, volume)) => (name, Some(volume)),
+        None => (word, None),
+    };
+    let Some(resource) = config.resource(name) else {
+        eprintln!("'{word}' not defined in your config (for this host).");
+        if let Some(near) = conf::nearest(name, config.resources.iter().map(|r| r.name.text.as_str())) {
+            eprintln!("Did you mean '{near}'?");
+        }
+        return Err(EXIT_USAGE);
+    };
+    let Some(host) = resource.host(node) else {
+        if cli.verb == Verb::Dump {
+            return Ok(Selected { resource, volume: None });
+        }
+        eprintln!("'{name}' ignored, since this host ({node}) is not mentioned with an 'on' keyword.");
+        eprintln!("It is defined for {}.", hosts_text(std::iter::once(resource)));
+        return Err(EXIT_USAGE);
+    };
+    let Some(volume) = volume else { return Ok(Selected { resource, volume: None }) };
+    let number = volume.parse().ok().filter(|number| host.volumes.iter().any(|v| v.number == *number));
+    let Some(number) = number else {
+        let known: Vec<_> = host.volumes.iter().map(|v| v.number.to_string()).collect();
+        eprintln!("'{word}': resource {name} has no volume '{volume}'; it has {}.", known.join(", "));
+        return Err(EXIT_USAGE);
+    };
+    if !cli.verb.takes_volume() {
+        eprintln!("{} operates on whole resources, but you specified a specific volume!", cli.verb.word());
+        return Err(EXIT_USAGE);
+    }
+    Ok(Selected { resource, volume: Some(number) })
+}
+
+fn hosts_text<'c>(resources: impl Iterator<Item = &'c Resource>) -> String {
+    let mut names: Vec<_> =
+        resources.flat_map(|r| &r.hosts).flat_map(|h| &h.names).map(|name| name.text.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names.join(", ")
+}
+
+/// An address of ours that this machine does not have would make us wait for the peer for ever.
+fn verify_addresses(config: &Config, selected: &[Selected<'_>], node: &str) -> Result<(), u8> {
+    let mut is_valid = true;
+    for resource in selected.iter().map(|selected| selected.resource) {
+        let Some(host) = resource.host(node) else { continue };
+        let Some(address) = &host.address else { continue };
+        let mut probe = address.to_socket_addr();
+        probe.set_port(0);
+        if std::net::UdpSocket::bind(probe).is_ok() {
+            continue;
+        }
+        is_valid = false;
+        let message = format!(
+            "in resource {}, on {}: IP {} not found on this host",
+            resource.name.text,
+            host.names_text(),
+            address.written
+        );
+        let finding = Diagnostic::error(message, address.span, "")
+            .help("give this machine the address, or `disable-ip-verification;` in the global section");
+        eprint!("{}", finding.render(&config.sources, has_colour()));
+    }
+    if is_valid { Ok(()) } else { Err(EXIT_CONFIGURATION) }
+}
+
+fn print_dump(cli: &Cli, config: &Config, selected: &[Selected<'_>], node: &str) -> u8 {
+    let is_whole = cli.resources.is_empty() || cli.resources == ["all"];
+    if is_whole {
+        let path = cli.config_file.as_deref().unwrap_or(Path::new("/etc/drbd.conf"));
+        print!("{}", dump::head(config, path, cli.verbose));
+        if selected.is_empty() {
+            println!("# no resources configured");
+        }
+    }
+    for selected in selected {
+        print!("{}", dump::resource(config, selected.resource, node));
+    }
+    0
+}

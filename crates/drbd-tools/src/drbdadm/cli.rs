@@ -1,0 +1,176 @@
+//! The command line of drbdadm.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{CommandFactory, Parser, ValueEnum};
+
+/// Administers DRBD resources by their configuration in /etc/drbd.conf.
+#[derive(Debug, Parser)]
+#[command(
+    name = "drbdadm",
+    disable_version_flag = true,
+    after_help = "Options may stand before, between and after the words; `drbdadm -- --overwrite-data-of-peer primary \
+                  all` is understood as it was in 2013."
+)]
+pub struct Cli {
+    /// Read this configuration instead of /etc/drbd.conf.
+    #[arg(short = 'c', long = "config-file", value_name = "FILE")]
+    pub config_file: Option<PathBuf>,
+    /// Print what would be done and do nothing.
+    #[arg(short = 'd', long)]
+    pub dry_run: bool,
+    /// Print what is done; for `dump`, show inherited options where they count.
+    #[arg(short = 'v', long)]
+    pub verbose: bool,
+    /// Do without asking: `primary` without current data, `create-md` over what is there, `detach`, `disconnect`.
+    #[arg(long, short = 'f', visible_alias = "overwrite-data-of-peer", alias = "do-what-I-say")]
+    pub force: bool,
+    /// For `connect`: solve a split brain by giving up what was written on this node.
+    #[arg(long)]
+    pub discard_my_data: bool,
+    /// For `status`: JSON in the form of DRBD 9.
+    #[arg(long)]
+    pub json: bool,
+    /// What to do.
+    #[arg(value_enum, value_name = "COMMAND")]
+    pub verb: Verb,
+    /// Resources, volumes of them, or all.
+    #[arg(value_name = "RES[/VOL]|all")]
+    pub resources: Vec<String>,
+}
+
+/// What drbdadm can do.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Verb {
+    /// Bring resources into use: make them, attach their disks, connect. What is there already stays.
+    Up,
+    /// Take resources out of use.
+    Down,
+    /// Attach the lower-level devices.
+    Attach,
+    /// Detach the lower-level devices.
+    Detach,
+    /// Begin to look for the peer.
+    Connect,
+    /// Leave the peer.
+    Disconnect,
+    /// Become primary.
+    Primary,
+    /// Become secondary.
+    Secondary,
+    /// Bring what is in use into line with the configuration.
+    Adjust,
+    /// Print our role and the peer's.
+    Role,
+    /// Print the state of the connection.
+    Cstate,
+    /// Print the state of our disk and of the peer's.
+    Dstate,
+    /// Print the state of resources.
+    Status,
+    /// Print the configuration as it is understood.
+    Dump,
+    /// Write fresh meta-data.
+    CreateMd,
+    /// Print the meta-data of a device that is not in use.
+    DumpMd,
+    /// Mark what the activity log says may differ, after a crash. Attaching does it by itself.
+    ApplyAl,
+}
+
+impl Verb {
+    /// The word for it.
+    pub fn word(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// Whether `RES/VOL` makes sense.
+    pub fn takes_volume(self) -> bool {
+        !matches!(
+            self,
+            Self::Down | Self::Connect | Self::Disconnect | Self::Adjust | Self::Status | Self::Dump
+        )
+    }
+
+    /// Whether our address must be one of this machine's.
+    pub fn verifies_addresses(self) -> bool {
+        matches!(self, Self::Up | Self::Connect | Self::Adjust | Self::Dump)
+    }
+}
+
+/// What a command line means.
+#[derive(Debug)]
+pub enum Parsed {
+    /// A command.
+    Run(Cli),
+    /// A text and an exit status.
+    Exit {
+        /// For stdout if the status is 0, else for stderr.
+        text: String,
+        /// Exit status.
+        status: u8,
+    },
+}
+
+/// The words of `--version`, in the form of drbdadm 9.22.
+const VERSION: &str = "DRBDADM_API_VERSION=1\nDRBD_KERNEL_VERSION_CODE=0x08040b\nDRBDADM_VERSION_CODE=0x091600\n\
+                       DRBDADM_VERSION=9.22.0\n";
+
+/// Parses the arguments after the name. `--` only says, as it did in 8.3, that options for drbdsetup follow.
+pub fn parse(args: Vec<OsString>) -> Parsed {
+    let args: Vec<_> = args.into_iter().filter(|arg| arg != "--").collect();
+    let is_any = |words: &[&str]| args.iter().any(|arg| words.iter().any(|word| arg == word));
+    if is_any(&["-V", "--version"]) {
+        let text = format!("LOCKSTEP_VERSION={}\n{VERSION}", env!("CARGO_PKG_VERSION"));
+        return Parsed::Exit { text, status: 0 };
+    }
+    if args.first().is_some_and(|word| word == "help") || is_any(&["-h", "--help"]) {
+        return Parsed::Exit { text: Cli::command().render_long_help().to_string(), status: 0 };
+    }
+    match Cli::try_parse_from(std::iter::once(OsString::from("drbdadm")).chain(args)) {
+        Ok(cli) => Parsed::Run(cli),
+        Err(error) => Parsed::Exit { text: error.to_string(), status: super::EXIT_USAGE },
+    }
+}
+
+/// A mistake of the command line that only the configuration shows.
+pub fn usage_error(message: &str) -> String {
+    Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cli, Parsed, Verb, parse};
+
+    fn cli(line: &str) -> Cli {
+        match parse(line.split_whitespace().map(Into::into).collect()) {
+            Parsed::Run(cli) => cli,
+            Parsed::Exit { text, .. } => panic!("{text}"),
+        }
+    }
+
+    #[test]
+    fn the_spellings_of_a_forced_primary() {
+        for line in [
+            "-- --overwrite-data-of-peer primary all",
+            "primary --force all",
+            "--force primary all",
+            "primary all --overwrite-data-of-peer",
+        ] {
+            let cli = cli(line);
+            assert!(cli.force && cli.verb == Verb::Primary && cli.resources == ["all"], "{line}");
+        }
+        assert!(cli("-- --discard-my-data connect r0").discard_my_data);
+        assert!(cli("connect --discard-my-data r0").discard_my_data);
+    }
+
+    #[test]
+    fn mistakes_end_with_1_and_a_suggestion() {
+        let Parsed::Exit { text, status } = parse(vec!["primry".into(), "r0".into()]) else { panic!() };
+        assert_eq!(status, 1);
+        assert!(text.contains("primary"), "{text}");
+        let Parsed::Exit { status, .. } = parse(vec!["help".into()]) else { panic!() };
+        assert_eq!(status, 0);
+    }
+}

@@ -1,0 +1,316 @@
+//! Carries the calls out: over the control socket, or on the device itself.
+
+use std::path::Path;
+
+use drbd_engine::admin::{Command, Refusal};
+use drbd_engine::status::{DeviceStatus, ResourceStatus};
+use drbd_format::names::DiskState;
+
+use super::Selected;
+use super::cli::{Cli, Verb};
+use super::plan::{Plan, Stages};
+use super::step::{Step, VolumeRef};
+use crate::drbd_conf::effective;
+use crate::drbd_conf::model::Setting;
+use crate::meta_disk::{self, EXIT_DEVICE, MetaDisk};
+use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
+use crate::session::{Session, SessionError};
+use crate::status_text;
+
+/// Exit status if the way to the daemon fails (`E_EXEC_ERROR`).
+const EXIT_EXECUTION: u8 = 20;
+
+/// From here on drbdadm gives up instead of going on with the next resource.
+const EXIT_FATAL: u8 = 20;
+
+/// Exit status of `up` and `adjust` if any of their calls failed.
+const EXIT_STAGE_FAILED: u8 = 1;
+
+/// Carries out what a command line asks for.
+pub struct Executor<'a> {
+    cli: &'a Cli,
+    node: &'a str,
+    session: Option<Session>,
+    is_session_tried: bool,
+}
+
+impl<'a> Executor<'a> {
+    /// Nothing is connected yet.
+    pub fn new(cli: &'a Cli, node: &'a str) -> Self {
+        Self { cli, node, session: None, is_session_tried: false }
+    }
+
+    /// Carries a plan out; the exit status.
+    pub fn run(&mut self, plan: &Plan<'_>, selected: &[Selected<'_>]) -> Result<u8, u8> {
+        if matches!(self.cli.verb, Verb::Up | Verb::Adjust) {
+            return self.run_stages(plan, selected);
+        }
+        if self.cli.verb == Verb::Status && self.cli.json && !self.cli.dry_run {
+            return self.print_json(selected);
+        }
+        let mut worst = 0;
+        for &one in selected {
+            for step in plan.steps(one)? {
+                let status = self.step(plan, &step);
+                worst = worst.max(status);
+                if status >= EXIT_FATAL {
+                    return Ok(status);
+                }
+                if status != 0 {
+                    break;
+                }
+            }
+        }
+        Ok(worst)
+    }
+
+    fn run_stages(&mut self, plan: &Plan<'_>, selected: &[Selected<'_>]) -> Result<u8, u8> {
+        let mut stages = Stages::default();
+        for &one in selected {
+            let present = if self.cli.dry_run { None } else { self.present(&one.resource.name.text)? };
+            plan.stage(&mut stages, one, present.as_ref())?;
+        }
+        let all = [stages.prerequisites, stages.disk_prerequisites, stages.disk, stages.net];
+        for steps in all {
+            let mut is_failed = false;
+            // A volume whose meta-data cannot be used is not attached; the others are.
+            let mut skip_attach_of = None;
+            for step in steps {
+                if matches!(&step, Step::Attach(of) if skip_attach_of == Some(of.minor())) {
+                    continue;
+                }
+                if self.step(plan, &step) != 0 {
+                    is_failed = true;
+                    if let Step::Meta(of, ..) = &step {
+                        skip_attach_of = Some(of.minor());
+                    }
+                }
+            }
+            if is_failed {
+                return Ok(EXIT_STAGE_FAILED);
+            }
+        }
+        Ok(0)
+    }
+
+    /// What the daemon, which is started for it, has of a resource.
+    fn present(&mut self, resource: &str) -> Result<Option<ResourceStatus>, u8> {
+        let outcome = self.session(true).and_then(|session| match session {
+            Some(session) => session.status(Some(resource)),
+            None => Ok(Vec::new()),
+        });
+        let found = outcome.map_err(|error| report(&error))?;
+        Ok(found.into_iter().find(|status| status.name == resource))
+    }
+
+    fn session(&mut self, may_start: bool) -> Result<Option<&mut Session>, SessionError> {
+        if self.session.is_none() {
+            if may_start {
+                self.session = Some(Session::open_or_start()?);
+            } else if !self.is_session_tried {
+                self.session = Session::open()?;
+            }
+            self.is_session_tried = true;
+        }
+        Ok(self.session.as_mut())
+    }
+
+    /// One call; its exit status. A failed one is named, as the original does.
+    fn step(&mut self, plan: &Plan<'_>, step: &Step<'_>) -> u8 {
+        let line = step.line(self.node, &|name| plan.minor_of(name));
+        if self.cli.dry_run || self.cli.verbose {
+            println!("{line}");
+            // The original shows what it would fall back on for a device that is not attached.
+            if let (Step::State(of, "dstate"), true) = (step, self.cli.dry_run) {
+                println!("{}", Step::Meta(*of, "dstate", false).line(self.node, &|_| None));
+            }
+        }
+        if self.cli.dry_run {
+            return 0;
+        }
+        let status = self.execute(step).unwrap_or_else(|error| report(&error));
+        if status != 0 {
+            eprintln!("Command '{line}' terminated with exit code {status}");
+        }
+        status
+    }
+
+    fn execute(&mut self, step: &Step<'_>) -> Result<u8, SessionError> {
+        match step {
+            Step::Meta(of, verb, force) => self.meta(*of, verb, *force),
+            Step::Status(resource) => self.print_status(&resource.name.text),
+            Step::State(of, verb) => self.print_state(*of, verb),
+            _ => {
+                self.warn_about_options_without_effect(step);
+                let command = command(step, self.node);
+                self.command(step, &command)
+            }
+        }
+    }
+
+    fn command(&mut self, step: &Step<'_>, command: &Command) -> Result<u8, SessionError> {
+        let may_start = matches!(step, Step::NewResource(_) | Step::Attach(_) | Step::Connect(..));
+        let Some(session) = self.session(may_start)? else { return Ok(not_there(step)) };
+        match session.command(command)? {
+            Ok(warnings) => {
+                warnings.iter().for_each(|warning| eprintln!("{warning}"));
+                Ok(0)
+            }
+            Err(refusal) => {
+                let (text, status) = refusal::explain(&step.object(), &refusal);
+                eprint!("{text}");
+                Ok(status)
+            }
+        }
+    }
+
+    fn warn_about_options_without_effect(&self, step: &Step<'_>) {
+        let (object, settings): (_, &[Setting]) = match step {
+            Step::NewResource(resource) => (&resource.name.text, &resource.sections.options),
+            Step::Attach(of) => (&of.resource.name.text, &of.volume.disk_options),
+            Step::Connect(ends, _) => (&ends.resource.name.text, &ends.resource.sections.net),
+            _ => return,
+        };
+        for setting in effective::without_effect(settings) {
+            eprintln!("{object}: `{} {}` is not acted on", setting.option.name, setting.value);
+        }
+    }
+
+    fn status_of(
+        &mut self,
+        of: VolumeRef<'_>,
+    ) -> Result<Option<(ResourceStatus, DeviceStatus)>, SessionError> {
+        let Some(session) = self.session(false)? else { return Ok(None) };
+        let name = &of.resource.name.text;
+        let found = session.status(Some(name))?.into_iter().find(|status| status.name == *name);
+        Ok(found.and_then(|resource| {
+            let device = resource.devices.iter().find(|device| device.volume == of.volume.number)?.clone();
+            Some((resource, device))
+        }))
+    }
+
+    fn print_status(&mut self, name: &str) -> Result<u8, SessionError> {
+        let found = match self.session(false)? {
+            Some(session) => session.status(Some(name))?,
+            None => Vec::new(),
+        };
+        let Some(resource) = found.iter().find(|status| status.name == name) else {
+            eprintln!("{name}: No such resource");
+            return Ok(10);
+        };
+        print!("{}", status_text::status(resource));
+        Ok(0)
+    }
+
+    fn print_json(&mut self, selected: &[Selected<'_>]) -> Result<u8, u8> {
+        let found = self
+            .session(false)
+            .and_then(|session| session.map_or(Ok(Vec::new()), |session| session.status(None)))
+            .map_err(|error| report(&error))?;
+        let is_selected =
+            |status: &ResourceStatus| selected.iter().any(|s| s.resource.name.text == status.name);
+        let shown: Vec<_> = found.into_iter().filter(is_selected).collect();
+        println!("{:#}", status_text::json(&shown));
+        Ok(0)
+    }
+
+    fn print_state(&mut self, of: VolumeRef<'_>, verb: &str) -> Result<u8, SessionError> {
+        let Some((resource, device)) = self.status_of(of)? else {
+            if verb == "dstate" && !of.volume.is_diskless() {
+                return self.meta(of, "dstate", false);
+            }
+            return Ok(not_there(&Step::Secondary(of)));
+        };
+        match verb {
+            "role" => println!("{}", status_text::role(&resource)),
+            "cstate" => println!("{}", device.connection),
+            _ => println!("{}", status_text::dstate(&device)),
+        }
+        Ok(0)
+    }
+
+    /// A call of drbdmeta: on the device itself, if nobody uses it.
+    fn meta(&mut self, of: VolumeRef<'_>, verb: &str, force: bool) -> Result<u8, SessionError> {
+        let attached = self.status_of(of)?.is_some_and(|(_, device)| device.disk != DiskState::Diskless);
+        if attached {
+            eprintln!("Device '{}' is configured!", of.minor());
+            return Ok(EXIT_DEVICE);
+        }
+        let data = of.separate_data();
+        let outcome =
+            MetaDisk::open(Path::new(of.meta_disk()), of.placement(), data.as_deref()).and_then(|disk| {
+                match verb {
+                    "create-md" => meta_disk::create_md(&disk, force, crate::is_era_2013()),
+                    "apply-al" => meta_disk::apply_al(&disk),
+                    "dstate" => meta_disk::dstate(&disk),
+                    _ => {
+                        let line = Step::Meta(of, "dump-md", force).line(self.node, &|_| None);
+                        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+                        meta_disk::dump_md(&mut out, &disk, self.node, &line, force)
+                    }
+                }
+            });
+        Ok(outcome.map_or_else(|failed| failed.status, |()| 0))
+    }
+}
+
+fn report(error: &SessionError) -> u8 {
+    eprintln!("drbdadm: {error}");
+    EXIT_EXECUTION
+}
+
+/// What is said of an object when no daemon runs: it is not configured.
+fn not_there(step: &Step<'_>) -> u8 {
+    let object = step.object();
+    let code = if object.parse::<u32>().is_ok() { MINOR_INVALID } else { RESOURCE_NOT_KNOWN };
+    let detail = if code == MINOR_INVALID { "unknown minor" } else { "unknown resource" };
+    let (text, status) = refusal::explain(&object, &Refusal { code, detail: detail.into() });
+    eprint!("{text}");
+    status
+}
+
+/// A call as the daemon takes it.
+fn command(step: &Step<'_>, node: &str) -> Command {
+    let name = |resource: &crate::drbd_conf::model::Resource| resource.name.text.clone();
+    match step {
+        Step::NewResource(resource) => Command::NewResource { resource: name(resource) },
+        Step::NewMinor(of) => {
+            Command::NewMinor { resource: name(of.resource), minor: of.minor(), volume: of.volume.number }
+        }
+        Step::Attach(of) => Command::Attach {
+            minor: of.minor(),
+            disk: of.disk().into(),
+            meta_disk: of.meta_disk().into(),
+            meta_index: effective::meta_index(of.volume.meta_disk.as_ref()),
+            options: effective::disk_options(&of.volume.disk_options),
+        },
+        Step::DiskOptions(of) => Command::DiskOptions {
+            minor: of.minor(),
+            options: effective::disk_options(&of.volume.disk_options),
+        },
+        Step::Connect(ends, discard_my_data) => {
+            let [local, peer] = [ends.us, ends.peer].map(|host| {
+                let address = host.address.as_ref().expect("a host without an address is no configuration");
+                address.to_socket_addr()
+            });
+            Command::Connect {
+                resource: name(ends.resource),
+                local,
+                peer,
+                options: effective::net_options(&ends.resource.sections.net, node),
+                discard_my_data: *discard_my_data,
+            }
+        }
+        Step::NetOptions(ends) => Command::NetOptions {
+            resource: name(ends.resource),
+            options: effective::net_options(&ends.resource.sections.net, node),
+        },
+        Step::Disconnect(ends, force) => Command::Disconnect { resource: name(ends.resource), force: *force },
+        Step::Detach(of, force) => Command::Detach { minor: of.minor(), force: *force },
+        Step::Primary(of, force) => Command::Primary { resource: name(of.resource), force: *force },
+        Step::Secondary(of) => Command::Secondary { resource: name(of.resource) },
+        Step::Down(resource) => Command::Down { resource: name(resource) },
+        Step::Status(resource) => Command::Status { resource: Some(name(resource)) },
+        Step::State(of, _) | Step::Meta(of, ..) => Command::Status { resource: Some(name(of.resource)) },
+    }
+}

@@ -1,0 +1,145 @@
+//! Which calls a verb means.
+
+use drbd_engine::status::ResourceStatus;
+use drbd_format::names::{ConnectionState, DiskState};
+
+use super::cli::{Cli, Verb};
+use super::step::{Ends, Step, VolumeRef};
+use super::{EXIT_CONFIGURATION, Selected};
+use crate::drbd_conf::model::{Config, Resource};
+
+/// What is needed to say which calls a verb means.
+pub struct Plan<'c> {
+    verb: Verb,
+    force: bool,
+    discard_my_data: bool,
+    config: &'c Config,
+    node: &'c str,
+}
+
+/// The calls of `up` and `adjust`: all resources' first stage, then all resources' second, then the third.
+#[derive(Debug, Default)]
+pub struct Stages<'c> {
+    /// Make resources and, for `up`, minors.
+    pub prerequisites: Vec<Step<'c>>,
+    /// For `adjust`, make minors.
+    pub disk_prerequisites: Vec<Step<'c>>,
+    /// Attach.
+    pub disk: Vec<Step<'c>>,
+    /// Connect.
+    pub net: Vec<Step<'c>>,
+}
+
+impl<'c> Plan<'c> {
+    /// For a command line on `node`.
+    pub fn new(cli: &Cli, config: &'c Config, node: &'c str) -> Self {
+        Self { verb: cli.verb, force: cli.force, discard_my_data: cli.discard_my_data, config, node }
+    }
+
+    /// Minor of the volume that `resync-after` names: `RES` or `RES/VOL`.
+    pub fn minor_of(&self, name: &str) -> Option<u32> {
+        let (name, volume) = name.split_once('/').map_or((name, None), |(name, volume)| (name, Some(volume)));
+        let volumes = &self.config.resource(name)?.host(self.node)?.volumes;
+        let volume = match volume {
+            Some(number) => volumes.iter().find(|volume| volume.number.to_string() == number)?,
+            None => volumes.first()?,
+        };
+        volume.minor.map(|(minor, _)| minor)
+    }
+
+    fn volumes(&self, selected: Selected<'c>) -> Vec<VolumeRef<'c>> {
+        let volumes = selected.resource.host(self.node).map_or(&[][..], |host| &host.volumes);
+        volumes
+            .iter()
+            .filter(|volume| selected.volume.is_none_or(|number| volume.number == number))
+            .map(|volume| VolumeRef { resource: selected.resource, volume })
+            .collect()
+    }
+
+    fn ends(&self, resource: &'c Resource) -> Result<Ends<'c>, u8> {
+        match (resource.host(self.node), resource.peer_of(self.node)) {
+            (Some(us), Some(peer)) => Ok(Ends { resource, us, peer }),
+            _ => {
+                let name = &resource.name.text;
+                eprintln!(
+                    "in resource {name}: {} host sections; a connection needs exactly two, ours and the peer's.",
+                    resource.hosts.len()
+                );
+                Err(EXIT_CONFIGURATION)
+            }
+        }
+    }
+
+    /// The calls for one resource, of every verb but `up` and `adjust`.
+    pub fn steps(&self, selected: Selected<'c>) -> Result<Vec<Step<'c>>, u8> {
+        let resource = selected.resource;
+        let volumes = self.volumes(selected);
+        let each = |step: &dyn Fn(VolumeRef<'c>) -> Step<'c>| volumes.iter().map(|&of| step(of)).collect();
+        Ok(match self.verb {
+            Verb::Up | Verb::Adjust | Verb::Dump => Vec::new(),
+            Verb::Down => vec![Step::Down(resource)],
+            Verb::Status => vec![Step::Status(resource)],
+            Verb::Connect => vec![Step::Connect(self.ends(resource)?, self.discard_my_data)],
+            Verb::Disconnect => vec![Step::Disconnect(self.ends(resource)?, self.force)],
+            Verb::Attach => volumes.iter().flat_map(|&of| attach_steps(of)).collect(),
+            Verb::Detach => each(&|of| Step::Detach(of, self.force)),
+            Verb::Primary => each(&|of| Step::Primary(of, self.force)),
+            Verb::Secondary => each(&Step::Secondary),
+            Verb::Role => each(&|of| Step::State(of, "role")),
+            Verb::Cstate => each(&|of| Step::State(of, "cstate")),
+            Verb::Dstate => each(&|of| Step::State(of, "dstate")),
+            Verb::CreateMd => each(&|of| Step::Meta(of, "create-md", self.force)),
+            Verb::DumpMd => each(&|of| Step::Meta(of, "dump-md", self.force)),
+            Verb::ApplyAl => each(&|of| Step::Meta(of, "apply-al", self.force)),
+        })
+    }
+
+    /// Adds the calls of `up` or `adjust` for one resource, of which `present` is there already.
+    pub fn stage(
+        &self,
+        stages: &mut Stages<'c>,
+        selected: Selected<'c>,
+        present: Option<&ResourceStatus>,
+    ) -> Result<(), u8> {
+        let is_adjust = self.verb == Verb::Adjust;
+        if present.is_none() {
+            stages.prerequisites.push(Step::NewResource(selected.resource));
+        }
+        for of in self.volumes(selected) {
+            let device = present.and_then(|p| p.devices.iter().find(|d| d.volume == of.volume.number));
+            if device.is_none() {
+                let minors =
+                    if is_adjust { &mut stages.disk_prerequisites } else { &mut stages.prerequisites };
+                minors.push(Step::NewMinor(of));
+            }
+            let is_attached = device.is_some_and(|device| device.disk != DiskState::Diskless);
+            if !is_attached {
+                stages.disk.extend(attach_steps(of));
+            } else if is_adjust {
+                stages.disk.push(Step::DiskOptions(of));
+            }
+        }
+        let ends = self.ends(selected.resource)?;
+        let is_configured = present.is_some_and(|p| p.connection != ConnectionState::StandAlone);
+        let addresses = [ends.us, ends.peer].map(|host| host.address.as_ref().map(|a| a.to_socket_addr()));
+        let is_elsewhere = present
+            .and_then(|p| p.addresses)
+            .is_some_and(|(local, peer)| [Some(local), Some(peer)] != addresses);
+        if is_configured && is_adjust && is_elsewhere {
+            stages.net.push(Step::Disconnect(ends, false));
+            stages.net.push(Step::Connect(ends, self.discard_my_data));
+        } else if !is_configured {
+            stages.net.push(Step::Connect(ends, self.discard_my_data));
+        } else if is_adjust {
+            stages.net.push(Step::NetOptions(ends));
+        }
+        Ok(())
+    }
+}
+
+fn attach_steps(of: VolumeRef<'_>) -> Vec<Step<'_>> {
+    if of.volume.is_diskless() {
+        return Vec::new();
+    }
+    vec![Step::Meta(of, "apply-al", false), Step::Attach(of)]
+}

@@ -1,0 +1,224 @@
+//! One call of drbdsetup or drbdmeta, as the original would make it: its words, and what it is about.
+
+use std::path::PathBuf;
+
+use crate::drbd_conf::effective;
+use crate::drbd_conf::model::{Host, MetaDisk, Resource, Setting, Volume};
+use drbd_format::meta::Placement;
+
+/// A volume of a resource on this host.
+#[derive(Clone, Copy, Debug)]
+pub struct VolumeRef<'c> {
+    /// The resource.
+    pub resource: &'c Resource,
+    /// The volume in this host's section.
+    pub volume: &'c Volume,
+}
+
+impl<'c> VolumeRef<'c> {
+    /// Number of the device.
+    pub fn minor(self) -> u32 {
+        self.volume.minor.map_or(0, |(minor, _)| minor)
+    }
+
+    /// Lower-level device.
+    pub fn disk(self) -> &'c str {
+        self.volume.disk.as_ref().map_or("none", |disk| &disk.text)
+    }
+
+    /// Device of the meta-data.
+    pub fn meta_disk(self) -> &'c str {
+        match &self.volume.meta_disk {
+            Some(MetaDisk::Flexible(device) | MetaDisk::Indexed(device, _)) => &device.text,
+            Some(MetaDisk::Internal) | None => self.disk(),
+        }
+    }
+
+    /// Where on it.
+    pub fn placement(self) -> Placement {
+        match &self.volume.meta_disk {
+            Some(MetaDisk::Flexible(_)) => Placement::FlexExternal,
+            Some(MetaDisk::Indexed(_, index)) => Placement::Indexed(*index),
+            Some(MetaDisk::Internal) | None => Placement::Internal,
+        }
+    }
+
+    /// Device of the data where the meta-data are on another.
+    pub fn separate_data(self) -> Option<PathBuf> {
+        (self.placement() != Placement::Internal && !self.volume.is_diskless())
+            .then(|| PathBuf::from(self.disk()))
+    }
+
+    /// The index as drbdsetup and drbdmeta spell it.
+    fn index_word(self, flexible: &str) -> String {
+        match self.placement() {
+            Placement::Internal => "internal".into(),
+            Placement::FlexExternal => flexible.into(),
+            Placement::Indexed(index) => index.to_string(),
+        }
+    }
+}
+
+/// Our end of a connection and the peer's.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends<'c> {
+    /// The resource.
+    pub resource: &'c Resource,
+    /// This host's section.
+    pub us: &'c Host,
+    /// The peer's.
+    pub peer: &'c Host,
+}
+
+impl Ends<'_> {
+    fn words(&self) -> [String; 2] {
+        [self.us, self.peer].map(|host| {
+            host.address
+                .as_ref()
+                .map_or_else(String::new, |address| format!("{}:{address}", address.family()))
+        })
+    }
+}
+
+/// One call.
+#[derive(Clone, Debug)]
+pub enum Step<'c> {
+    /// `new-resource`.
+    NewResource(&'c Resource),
+    /// `new-minor`.
+    NewMinor(VolumeRef<'c>),
+    /// `attach`.
+    Attach(VolumeRef<'c>),
+    /// `disk-options`.
+    DiskOptions(VolumeRef<'c>),
+    /// `connect`; with the second true, our data give way.
+    Connect(Ends<'c>, bool),
+    /// `net-options`.
+    NetOptions(Ends<'c>),
+    /// `disconnect`; with the second true, without asking the peer.
+    Disconnect(Ends<'c>, bool),
+    /// `detach`; with the second true, without asking.
+    Detach(VolumeRef<'c>, bool),
+    /// `primary`; with the second true, even without current data.
+    Primary(VolumeRef<'c>, bool),
+    /// `secondary`.
+    Secondary(VolumeRef<'c>),
+    /// `down`.
+    Down(&'c Resource),
+    /// `status`.
+    Status(&'c Resource),
+    /// `role`, `cstate` or `dstate`.
+    State(VolumeRef<'c>, &'static str),
+    /// A call of drbdmeta; with the third true, `--force`.
+    Meta(VolumeRef<'c>, &'static str, bool),
+}
+
+impl Step<'_> {
+    /// What error messages call the object: a minor or the resource's name.
+    pub fn object(&self) -> String {
+        match self {
+            Self::NewResource(resource) | Self::Down(resource) | Self::Status(resource) => {
+                resource.name.text.clone()
+            }
+            Self::Connect(ends, _) | Self::NetOptions(ends) | Self::Disconnect(ends, _) => {
+                ends.resource.name.text.clone()
+            }
+            Self::NewMinor(volume)
+            | Self::Attach(volume)
+            | Self::DiskOptions(volume)
+            | Self::Detach(volume, _)
+            | Self::Primary(volume, _)
+            | Self::Secondary(volume)
+            | Self::State(volume, _)
+            | Self::Meta(volume, ..) => volume.minor().to_string(),
+        }
+    }
+
+    /// The call's words. `minor_of` resolves the resource or volume that `resync-after` names.
+    pub fn line(&self, node: &str, minor_of: &dyn Fn(&str) -> Option<u32>) -> String {
+        let mut words = match self {
+            Self::Meta(..) => vec!["drbdmeta".to_owned()],
+            _ => vec!["drbdsetup-84".to_owned()],
+        };
+        let mut say = |parts: &[&str]| words.extend(parts.iter().map(|&part| part.to_owned()));
+        let option_words = |settings: &[Setting]| -> Vec<String> {
+            settings.iter().map(|setting| option_word(setting, node, minor_of)).collect()
+        };
+        match self {
+            Self::NewResource(resource) => {
+                say(&["new-resource", &resource.name.text]);
+                words.extend(option_words(&resource.sections.options));
+            }
+            Self::NewMinor(of) => {
+                let (minor, volume) = (of.minor().to_string(), of.volume.number.to_string());
+                say(&["new-minor", &of.resource.name.text, &minor, &volume]);
+            }
+            Self::Attach(of) => {
+                let minor = of.minor().to_string();
+                say(&["attach", &minor, of.disk(), of.meta_disk(), &of.index_word("flexible")]);
+                words.extend(option_words(&of.volume.disk_options));
+            }
+            Self::DiskOptions(of) => {
+                say(&["disk-options", &of.minor().to_string(), "--set-defaults"]);
+                words.extend(option_words(&of.volume.disk_options));
+            }
+            Self::Connect(ends, discard_my_data) => {
+                say(&["connect", &ends.resource.name.text]);
+                words.extend(ends.words());
+                words.extend(option_words(&ends.resource.sections.net));
+                words.extend(discard_my_data.then(|| "--discard-my-data".to_owned()));
+            }
+            Self::NetOptions(ends) => {
+                say(&["net-options"]);
+                words.extend(ends.words());
+                words.push("--set-defaults".into());
+                words.extend(option_words(&ends.resource.sections.net));
+            }
+            Self::Disconnect(ends, force) => {
+                say(&["disconnect"]);
+                words.extend(ends.words());
+                words.extend(force.then(|| "--force".to_owned()));
+            }
+            Self::Detach(of, force) => {
+                say(&["detach", &of.minor().to_string()]);
+                words.extend(force.then(|| "--force".to_owned()));
+            }
+            Self::Primary(of, force) => {
+                say(&["primary", &of.minor().to_string()]);
+                words.extend(force.then(|| "--force".to_owned()));
+            }
+            Self::Secondary(of) => say(&["secondary", &of.minor().to_string()]),
+            Self::Down(resource) => say(&["down", &resource.name.text]),
+            Self::Status(resource) => say(&["status", &resource.name.text]),
+            Self::State(of, verb) => say(&[verb, &of.minor().to_string()]),
+            Self::Meta(of, verb, force) => {
+                let (minor, index) = (of.minor().to_string(), of.index_word("flex-external"));
+                say(&[&minor, "v08", of.meta_disk(), &index, verb]);
+                words.extend(force.then(|| "--force".to_owned()));
+            }
+        }
+        words.iter().map(|word| shell_escaped(word)).collect::<Vec<_>>().join(" ")
+    }
+}
+
+fn option_word(setting: &Setting, node: &str, minor_of: &dyn Fn(&str) -> Option<u32>) -> String {
+    let name = setting.option.name;
+    match (name, minor_of(&setting.value)) {
+        ("resync-after", Some(minor)) => format!("--{name}={minor}"),
+        _ => format!("--{name}={}", effective::discard_node(&setting.value, node)),
+    }
+}
+
+/// With a backslash before what a shell would not take as it is, as drbdadm prints its calls.
+fn shell_escaped(word: &str) -> String {
+    let mut escaped = String::with_capacity(word.len());
+    for c in word.chars() {
+        let is_plain =
+            c.is_ascii_alphanumeric() || matches!(c, '%' | '+' | '-' | '.' | '/' | ':' | '=' | '@' | '_');
+        if !is_plain {
+            escaped.push('\\');
+        }
+        escaped.push(c);
+    }
+    escaped
+}
