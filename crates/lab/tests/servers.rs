@@ -1,0 +1,158 @@
+//! Servers and networks, on this very kernel.
+
+mod support;
+
+use support::{TestLab, can_run};
+
+#[test]
+fn servers_hear_each_other_and_nobody_else() {
+    if !can_run("servers_hear_each_other_and_nobody_else") {
+        return;
+    }
+    let lab = TestLab::new("hear");
+    lab.nova(&["network-create", "drbd0", "172.16.16.0/24"]);
+    lab.nova(&["network-create", "other", "10.77.0.0/24"]);
+    lab.boot("drbd0", &["drbd0"]);
+    lab.boot("drbd1", &["drbd0"]);
+    lab.boot("third", &["other"]);
+    assert!(lab.hears("drbd0", "172.16.16.3") && lab.hears("drbd1", "172.16.16.4"));
+    assert!(lab.hears("third", "10.77.0.2"), "a server hears itself");
+    assert!(!lab.hears("third", "172.16.16.3") && !lab.hears("drbd0", "10.77.0.2"));
+    let routes = lab.inside("drbd0", "ip route");
+    assert_eq!(routes.trim(), "172.16.16.0/24 dev eth0 proto kernel scope link src 172.16.16.4");
+
+    lab.lab(&["fault", "link-down", "drbd1", "drbd0"]);
+    assert!(!lab.hears("drbd0", "172.16.16.3"));
+    lab.lab(&["fault", "link-up", "drbd1"]);
+    assert!(lab.hears("drbd0", "172.16.16.3"));
+    lab.lab(&["fault", "partition", "drbd1", "drbd0"]);
+    assert!(!lab.hears("drbd0", "172.16.16.3"));
+    lab.nova(&["reboot", "--hard", "drbd0"]);
+    assert!(!lab.hears("drbd0", "172.16.16.3"), "a partition lasts over a reboot");
+    lab.lab(&["fault", "heal"]);
+    assert!(lab.hears("drbd0", "172.16.16.3"));
+}
+
+#[test]
+fn a_server_is_its_own_machine() {
+    if !can_run("a_server_is_its_own_machine") {
+        return;
+    }
+    let lab = TestLab::new("own");
+    let key = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(key.path(), "ssh-rsa AAAA niko\n").expect("write");
+    let file = format!("/root/.ssh/authorized_keys={}", key.path().display());
+    let image = "5cebb13a-f783-4f8c-8058-c4182c724ccd";
+    lab.nova(&["boot", "--image", image, "--flavor", "2", "--file", &file, "drbd0"]);
+    assert_eq!(lab.inside("drbd0", "cat .ssh/authorized_keys; stat -c %a .ssh"), "ssh-rsa AAAA niko\n700\n");
+    assert_eq!(
+        lab.inside("drbd0", "hostname; pwd; echo $LOCKSTEP_ERA; echo $$ > /tmp/x"),
+        "drbd0\n/root\n2013\n"
+    );
+    assert_eq!(lab.ssh("drbd0", "exit 7").status, 7);
+    assert_eq!(lab.ssh("drbd0", "kill -9 $$").status, 255, "as ssh says it of a command that was killed");
+    assert!(!std::path::Path::new("/var/lib/lockstep/lab").join(&lab.name).join("servers/x").exists());
+    assert_eq!(lab.inside("drbd0", "ls /var/lib/lockstep"), "", "a server sees no lab");
+    let links = lab.inside("drbd0", "which lockstep reboot shutdown");
+    assert_eq!(links, "/usr/local/bin/lockstep\n/usr/local/sbin/reboot\n/usr/local/sbin/shutdown\n");
+
+    // Orphans are reaped, the root survives a reboot, /tmp and /run do not.
+    lab.inside("drbd0", "echo kept > /etc/kept; touch /run/lost; (setsid sleep 0.01 &) ; sleep 0.1");
+    assert_eq!(lab.inside("drbd0", "ps ax -o stat= | grep -c Z; true").trim(), "0");
+    let answer = lab.ssh("drbd0", "reboot");
+    assert_eq!(answer.status, 0, "{}", answer.stderr);
+    assert_eq!(lab.inside("drbd0", "cat /etc/kept; ls /tmp; ls /run | grep lost; true"), "kept\n");
+
+    let answer = lab.ssh("drbd0", "poweroff; sleep 60");
+    assert_eq!(answer.status, 255, "{}", answer.stderr);
+    lab.nova(&["reboot", "drbd0"]);
+    assert!(lab.nova(&["list"]).contains("ACTIVE"));
+    lab.nova(&["delete", "drbd0"]);
+    assert!(!lab.nova(&["list"]).contains("drbd0"));
+}
+
+#[test]
+fn memory_is_the_flavors() {
+    if !can_run("memory_is_the_flavors") {
+        return;
+    }
+    let lab = TestLab::new("memory");
+    lab.boot("small", &[]);
+    let shown = lab.nova(&["show", "--json", "small"]);
+    if !shown.contains("\"memory_limit\": \"512 MiB\"") {
+        eprintln!("skip memory_is_the_flavors: {shown}");
+        return;
+    }
+    // The kernel ends what asks for more, and only that.
+    let answer = lab.ssh("small", "head -c 900m /dev/zero | tail -c 900m >/dev/null");
+    assert_ne!(answer.status, 0, "900 MB fit into 512: {}", answer.stderr);
+    assert_eq!(lab.inside("small", "echo alive"), "alive\n");
+}
+
+#[test]
+fn two_labs_side_by_side() {
+    if !can_run("two_labs_side_by_side") {
+        return;
+    }
+    let (one, two) = (TestLab::new("one"), TestLab::new("two"));
+    for lab in [&one, &two] {
+        lab.nova(&["network-create", "drbd0", "172.16.16.0/24"]);
+        lab.boot("drbd0", &["drbd0"]);
+    }
+    two.boot("drbd1", &["drbd0"]);
+    assert!(two.hears("drbd0", "172.16.16.3"));
+    assert!(!one.hears("drbd0", "172.16.16.3"), "labs are apart");
+    one.lab(&["down"]);
+    assert_eq!(one.traces(), Vec::<String>::new());
+    assert!(two.hears("drbd0", "172.16.16.3"), "the other lab goes on");
+}
+
+#[test]
+fn down_finds_everything_after_crashes() {
+    if !can_run("down_finds_everything_after_crashes") {
+        return;
+    }
+    let lab = TestLab::new("crash");
+    lab.nova(&["network-create", "net", "10.1.0.0/24"]);
+    lab.boot("a", &["net"]);
+    lab.boot("b", &["net"]);
+    for (server, kind) in [("a", "SATA"), ("b", "raw")] {
+        lab.nova(&["volume-create", "--display-name", server, "--volume-type", kind, "1"]);
+        lab.nova(&["volume-attach", server, server, "/dev/xvdb"]);
+        lab.inside(server, "mkfs.ext4 -q /dev/xvdb && mount /dev/xvdb /mnt && echo x > /mnt/x");
+    }
+    let ps: serde_json::Value = serde_json::from_str(&lab.lab(&["ps", "--json"])).expect("JSON");
+    let labs = ps.as_array().expect("a list");
+    let ours = labs.iter().find(|entry| entry["lab"] == lab.name.as_str()).expect("this lab is listed");
+    let store = i32::try_from(ours["store_pid"].as_i64().expect("a store runs")).expect("a pid");
+    let store = rustix::process::Pid::from_raw(store).expect("a pid");
+    rustix::process::kill_process(store, rustix::process::Signal::KILL).expect("kill the store");
+    // Half a lab: its records and what was known of its processes are gone.
+    let run = std::path::Path::new("/run/lockstep/lab").join(&lab.name);
+    std::fs::remove_dir_all(run.join("servers")).expect("remove");
+    let records = std::path::Path::new("/var/lib/lockstep/lab").join(&lab.name).join("lab.json");
+    std::fs::write(records, "{ \"magic\": ").expect("spoil");
+    lab.lab(&["down"]);
+    assert_eq!(lab.traces(), Vec::<String>::new());
+}
+
+#[test]
+fn a_killed_server_is_off_and_boots_again() {
+    if !can_run("a_killed_server_is_off_and_boots_again") {
+        return;
+    }
+    let lab = TestLab::new("killed");
+    lab.nova(&["network-create", "net", "10.1.0.0/24"]);
+    lab.boot("a", &["net"]);
+    lab.nova(&["volume-create", "--display-name", "v", "1"]);
+    lab.nova(&["volume-attach", "a", "v", "auto"]);
+    let shown: serde_json::Value = serde_json::from_str(&lab.nova(&["show", "--json", "a"])).expect("JSON");
+    let pid = rustix::process::Pid::from_raw(shown["pid"].as_i64().expect("it runs") as i32).expect("a pid");
+    // Also a process that came in from outside goes with it.
+    let mut inside = lab.command("nova", &["ssh", "a", "sleep", "600"]).spawn().expect("nova starts");
+    lab.within(std::time::Duration::from_secs(5), "a", "pgrep -x sleep");
+    rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("kill init");
+    assert_eq!(inside.wait().expect("it is ours").code(), Some(255));
+    lab.nova(&["reboot", "a"]);
+    lab.inside("a", "test -b /dev/xvdb && ip addr show eth0 | grep -q 10.1.0.2");
+}
