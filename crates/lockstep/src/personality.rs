@@ -17,7 +17,32 @@ pub struct Personality {
 }
 
 /// Every personality, in the order of `--help`.
-pub const PERSONALITIES: &[Personality] = &[];
+pub const PERSONALITIES: &[Personality] = &[
+    Personality {
+        name: "drbdadm",
+        entry: drbd_tools::drbdadm,
+        description: "Administer replicated block devices by drbd.conf",
+        link: Some("sbin"),
+    },
+    Personality {
+        name: "proc",
+        entry: drbd_tools::proc_drbd,
+        description: "Print what the kernel's module would have in /proc: `proc drbd`",
+        link: None,
+    },
+    Personality {
+        name: "nova",
+        entry: lab::nova,
+        description: "Servers, networks and volumes on this machine",
+        link: Some("bin"),
+    },
+    Personality {
+        name: "lab",
+        entry: lab::lab,
+        description: "Labs of such servers: `lab ps|down|fault`",
+        link: None,
+    },
+];
 
 #[cfg(test)]
 mod tests {

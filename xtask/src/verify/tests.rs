@@ -4,8 +4,6 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
 
-use anyhow::Context;
-
 use super::junit;
 use super::libtest;
 use super::tally::{Outcome, Tally};
@@ -47,7 +45,8 @@ pub fn has_nextest(workspace: &Workspace) -> bool {
 }
 
 fn nextest(workspace: &Workspace, what: &str, filter: &str, tally: &mut Tally) -> anyhow::Result<()> {
-    let report: PathBuf = workspace.metadata.target_directory.as_std_path().join("nextest/ci/junit.xml");
+    // nextest's store is below the root, wherever cargo's target directory is.
+    let report: PathBuf = workspace.root().join("target/nextest/ci/junit.xml");
     // A report that an earlier run left would count for this one.
     let _ = fs::remove_file(&report);
     let mut cargo = process::cargo(workspace.root());
@@ -55,15 +54,20 @@ fn nextest(workspace: &Workspace, what: &str, filter: &str, tally: &mut Tally) -
     cargo.args(["--profile", "ci", "--no-tests", "pass", "-E", filter]);
     let success = process::succeeds(&mut cargo)?;
     let mut failures = 0;
-    if report.exists() {
-        let text = fs::read_to_string(&report).with_context(|| format!("reading {}", report.display()))?;
-        for case in junit::test_cases(&text) {
-            failures += usize::from(case.outcome == Outcome::Failed);
-            tally.add(&case.name, case.outcome);
+    match fs::read_to_string(&report) {
+        Ok(text) => {
+            for case in junit::test_cases(&text) {
+                failures += usize::from(case.outcome == Outcome::Failed);
+                tally.add(&case.name, case.outcome);
+            }
+            if success != (failures == 0) {
+                tally.add(&format!("{what} (the run's status and its report differ)"), Outcome::Failed);
+            }
         }
-    }
-    if success != (failures == 0) {
-        tally.add(&format!("{what} (the run's status and its report differ)"), Outcome::Failed);
+        // The build failed, or nextest wrote elsewhere: then nothing is known to have passed.
+        Err(error) => {
+            tally.add(&format!("{what} (no report {}: {error})", report.display()), Outcome::Failed)
+        }
     }
     ignored(workspace, filter, tally)
 }
