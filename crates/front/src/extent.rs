@@ -22,7 +22,7 @@ pub(crate) enum BadExtent {
 
 /// The sectors of `length` bytes at `offset` on a device of `size_bytes`.
 pub(crate) fn sectors(offset: u64, length: u64, size_bytes: u64) -> Result<SectorRange, BadExtent> {
-    if length == 0 || offset % SECTOR_BYTES != 0 || length % SECTOR_BYTES != 0 {
+    if length == 0 || !offset.is_multiple_of(SECTOR_BYTES) || !length.is_multiple_of(SECTOR_BYTES) {
         return Err(BadExtent::Misaligned);
     }
     if offset.checked_add(length).is_none_or(|end| end > size_bytes) {

@@ -82,7 +82,7 @@ impl FuseFile {
     /// `InvalidInput` where the size is not a positive number of sectors or the name is no file name; otherwise from
     /// mount(2) and INIT.
     pub fn mount(directory: &Path, name: &str, size_bytes: u64, access: Access) -> io::Result<Self> {
-        if size_bytes == 0 || size_bytes % SECTOR_BYTES != 0 {
+        if size_bytes == 0 || !size_bytes.is_multiple_of(SECTOR_BYTES) {
             let what =
                 format!("a device of {size_bytes} bytes: it must be a positive multiple of {SECTOR_BYTES}");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));

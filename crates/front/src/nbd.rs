@@ -100,7 +100,7 @@ impl NbdServer {
     pub fn new(listener: OwnedFd, export: Export) -> io::Result<Self> {
         if export.name.len() > NAME_BYTES_MAX
             || export.size_bytes == 0
-            || export.size_bytes % units::SECTOR_BYTES != 0
+            || !export.size_bytes.is_multiple_of(units::SECTOR_BYTES)
         {
             let what = "an NBD export needs a name of at most 4096 bytes and a size of whole sectors";
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
