@@ -48,7 +48,9 @@ impl Resource {
             }
             // Reads need no permit.
             let next = device.held.front().map(|h| matches!(h.op, FrontOp::Read(_)) || permitted);
-            let Some(held) = next.and_then(|may| if may { device.held.pop_front() } else { None }) else { return };
+            let Some(held) = next.and_then(|may| if may { device.held.pop_front() } else { None }) else {
+                return;
+            };
             self.begin(volume, held);
         }
     }
@@ -386,7 +388,8 @@ impl Resource {
         if !self.permit.allows(self.turn.now) {
             return;
         }
-        let withheld = self.devices.get_mut(&volume).map(|d| std::mem::take(&mut d.withheld)).unwrap_or_default();
+        let withheld =
+            self.devices.get_mut(&volume).map(|d| std::mem::take(&mut d.withheld)).unwrap_or_default();
         for request in withheld {
             self.complete_write(volume, request);
         }

@@ -20,7 +20,9 @@ impl Resource {
 
     pub(crate) fn io_done(&mut self, tag: Tag, outcome: Result<(), IoFault>) {
         let Some(volume) = self.volume_of(tag) else { return };
-        let Some(purpose) = self.devices.get_mut(&volume).and_then(|d| d.operations.remove(&tag)) else { return };
+        let Some(purpose) = self.devices.get_mut(&volume).and_then(|d| d.operations.remove(&tag)) else {
+            return;
+        };
         match purpose {
             Purpose::Part => self.part_written(volume, tag, outcome),
             Purpose::Read => self.read_done(volume, tag, outcome),

@@ -8,7 +8,8 @@ use std::time::Duration;
 use drbd_format::auth::CramHmac;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{
-    Agreed, Features, PROTOCOL_MAX, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags, Uuids,
+    Agreed, Features, PROTOCOL_MAX, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags,
+    Uuids,
 };
 
 use crate::admin::{NetOptions, ReplicationProtocol};
@@ -313,9 +314,8 @@ impl Resource {
     /// The peer's response.
     pub(crate) fn responded(&mut self, theirs: &[u8]) {
         let options = self.link.options();
-        let accepted = CramHmac::by_name(&options.cram_hmac_alg).is_some_and(|hmac| {
-            hmac.accepts(options.shared_secret.as_bytes(), &self.link.challenge, theirs)
-        });
+        let accepted = CramHmac::by_name(&options.cram_hmac_alg)
+            .is_some_and(|hmac| hmac.accepts(options.shared_secret.as_bytes(), &self.link.challenge, theirs));
         if self.link.stage != Stage::Response || !accepted {
             return self.authentication_failed("the peer's response is wrong: its shared-secret differs");
         }

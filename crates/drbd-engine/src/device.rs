@@ -345,7 +345,9 @@ impl Device {
 
     /// Whether something of the front is under way.
     pub fn is_busy(&self) -> bool {
-        !self.writes.is_empty() || !self.reads.is_empty() || self.flushes.values().any(|f| f.request.is_some())
+        !self.writes.is_empty()
+            || !self.reads.is_empty()
+            || self.flushes.values().any(|f| f.request.is_some())
     }
 
     /// Marks blocks as differing; only where there is a bitmap.
@@ -372,8 +374,7 @@ impl Device {
         let mut set = |flag: MetaFlags, on: bool| {
             flags = if on { flags.with(flag) } else { flags.without(flag) };
         };
-        let primary =
-            s.role == Role::Primary || (s.pdsk < D::Inconsistent && s.peer == Role::Primary);
+        let primary = s.role == Role::Primary || (s.pdsk < D::Inconsistent && s.peer == Role::Primary);
         set(MetaFlags::AL_CLEAN, false);
         set(MetaFlags::CRASHED_PRIMARY, disk.crashed_primary);
         set(MetaFlags::PRIMARY_IND, primary);

@@ -121,7 +121,8 @@ impl<T> HotExtents<T> {
         let mut evicted = Vec::new();
         let mut admitted = Vec::new();
         while let Some((extents, _)) = self.waiting.front() {
-            let cold: Vec<u32> = extents.iter().copied().filter(|e| !self.by_extent.contains_key(e)).collect();
+            let cold: Vec<u32> =
+                extents.iter().copied().filter(|e| !self.by_extent.contains_key(e)).collect();
             let hot_and_idle = extents
                 .iter()
                 .filter_map(|e| self.by_extent.get(e))

@@ -151,7 +151,11 @@ impl Resource {
         let Some(device) = devices.get_mut(&volume) else { return };
         device.write_bitmap(turn, Purpose::BitmapPages);
         let blocks = fresh.into_iter().map(MetaBlock::ActivityLog).collect();
-        device.meta_job(turn, Purpose::FreshActivityLog, vec![MetaStep::Flush, MetaStep::Write(blocks), MetaStep::Flush]);
+        device.meta_job(
+            turn,
+            Purpose::FreshActivityLog,
+            vec![MetaStep::Flush, MetaStep::Write(blocks), MetaStep::Flush],
+        );
         device.size_sectors = 0;
         self.set_size(volume, size);
         let Some(state) = self.devices.get(&volume).map(|d| d.state) else { return };

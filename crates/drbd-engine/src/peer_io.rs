@@ -32,7 +32,8 @@ fn checked_range(sector: u64, bytes: u64, size_sectors: u64, bytes_max: u64) -> 
 impl Resource {
     /// Whether the data socket should be read: bounds what a peer can have under way here.
     pub fn wants_data(&self) -> bool {
-        self.devices.values().map(|d| d.peer_writes.len() + d.peer_reads.len()).sum::<usize>() < PEER_REQUESTS_MAX
+        self.devices.values().map(|d| d.peer_writes.len() + d.peer_reads.len()).sum::<usize>()
+            < PEER_REQUESTS_MAX
     }
 
     /// Whether this socket carries acknowledgements; it is always read.
@@ -124,8 +125,7 @@ impl Resource {
         let range = write.range;
         device.operations.insert(tag, Purpose::PeerWrite);
         device.counters.disk_written_kib += range.bytes() / 1024;
-        let data =
-            write.payload.map(|payload| Slice { payload, offset: 0, len: range.bytes() as u32 });
+        let data = write.payload.map(|payload| Slice { payload, offset: 0, len: range.bytes() as u32 });
         turn.out.push(match (write.change, data) {
             (Change::Write { fua }, Some(data)) => Action::Write { tag, volume, range, data, fua },
             (Change::Zeroes { may_unmap: false }, _) => {
@@ -236,7 +236,9 @@ impl Resource {
         let range = self.devices.get(&volume).and_then(|device| {
             checked_range(ask.sector, u64::from(ask.blksize), device.size_sectors, REQUEST_BYTES_MAX)
         });
-        let Some(range) = range else { return self.misbehaved("a read beyond the device, or of an odd length") };
+        let Some(range) = range else {
+            return self.misbehaved("a read beyond the device, or of an odd length");
+        };
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let tag = self.turn.tag();
         device.peer_reads.insert(tag, PeerRead { range, block_id: ask.block_id, resync });

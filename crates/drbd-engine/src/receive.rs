@@ -18,10 +18,7 @@ impl Resource {
         packet: Packet,
         payload: Option<(Payload, u32)>,
     ) {
-        let taken = matches!(
-            packet,
-            Packet::Data(_) | Packet::DataReply(_) | Packet::RsDataReply(_)
-        );
+        let taken = matches!(packet, Packet::Data(_) | Packet::DataReply(_) | Packet::RsDataReply(_));
         if let Some((payload, _)) = payload.filter(|_| !taken || !self.link.is_open()) {
             // No other packet that is served here brings bytes.
             self.turn.out.push(Action::Release { payload });
@@ -50,7 +47,11 @@ impl Resource {
                 }
             };
         }
-        if on_data { self.on_data_socket(volume, packet, payload) } else { self.on_meta_socket(volume, packet) }
+        if on_data {
+            self.on_data_socket(volume, packet, payload)
+        } else {
+            self.on_meta_socket(volume, packet)
+        }
     }
 
     fn on_data_socket(&mut self, volume: u16, packet: Packet, payload: Option<(Payload, u32)>) {
@@ -145,10 +146,8 @@ impl Resource {
         let diskless_primary = device.state.disk < D::Inconsistent && device.state.role == Role::Primary;
         if diskless_primary && device.exposed & !1 != uuids.current & !1 && device.exposed != 0 {
             let exposed = device.exposed;
-            self.turn.log(
-                Level::Error,
-                format_args!("Can only connect to data with current UUID={exposed:016X}"),
-            );
+            self.turn
+                .log(Level::Error, format_args!("Can only connect to data with current UUID={exposed:016X}"));
             return self.stand_alone();
         }
         let skip = uuids.flags.0 & drbd_format::wire::UuidFlags::SKIP_INITIAL_SYNC != 0
@@ -268,7 +267,8 @@ impl Resource {
             || (os.conn == C::Connected && (word.disk() == D::Negotiating || os.disk == D::Negotiating))
             || device.consider_resync
             || (os.conn == C::Connected && word.conn() >= C::StartingSyncS && word.conn() <= C::WFBitMapT);
-        let comparable = device.peer_uuids.is_some() && word.disk() >= D::Negotiating && os.disk >= D::Negotiating;
+        let comparable =
+            device.peer_uuids.is_some() && word.disk() >= D::Negotiating && os.disk >= D::Negotiating;
         device.consider_resync = false;
         if comparable && compare_now {
             match self.sync_handshake(volume, word.role(), peer_disk) {
@@ -358,10 +358,8 @@ impl Resource {
         let one_inconsistent = (own_disk == D::Inconsistent && peer_disk > D::Inconsistent)
             || (peer_disk == D::Inconsistent && own_disk > D::Inconsistent);
         if one_inconsistent {
-            let full = matches!(
-                verdict,
-                Verdict::SplitBrainDistant | Verdict::SourceFull | Verdict::TargetFull
-            );
+            let full =
+                matches!(verdict, Verdict::SplitBrainDistant | Verdict::SourceFull | Verdict::TargetFull);
             verdict = match (own_disk > D::Inconsistent, full) {
                 (true, true) => Verdict::SourceFull,
                 (true, false) => Verdict::Source,

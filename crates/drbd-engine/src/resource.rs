@@ -90,6 +90,11 @@ impl Resource {
         true
     }
 
+    /// Whether a volume has a disk.
+    pub fn has_disk(&self, volume: u16) -> bool {
+        self.devices.get(&volume).is_some_and(|device| device.disk.is_some())
+    }
+
     /// The resource's name.
     pub fn name(&self) -> &str {
         &self.name
@@ -159,7 +164,11 @@ impl Resource {
             connection: self.link.state,
             protocol: self.link.configuration.as_ref().map(|c| c.options.protocol),
             addresses: self.link.configuration.as_ref().map(|c| (c.local, c.peer)),
-            devices: self.devices.values().map(|d| d.status(&self.link, self.turn.now, self.permit)).collect(),
+            devices: self
+                .devices
+                .values()
+                .map(|d| d.status(&self.link, self.turn.now, self.permit))
+                .collect(),
         }
     }
 

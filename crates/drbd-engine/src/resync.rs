@@ -167,7 +167,8 @@ impl Resource {
         };
         // An allowance that was not used does not pile up beyond a tenth of a second.
         let rate_sectors = u64::from(rate_kib) * 2;
-        let mut allowed = rate_sectors.saturating_mul(now.since(resync.allowance_from).as_millis() as u64 + 50) / 1000;
+        let mut allowed =
+            rate_sectors.saturating_mul(now.since(resync.allowance_from).as_millis() as u64 + 50) / 1000;
         if allowed > resync.asked_sectors + rate_sectors / 10 {
             resync.allowance_from = now;
             resync.asked_sectors = 0;
@@ -191,7 +192,9 @@ impl Resource {
             resync.position = end;
             let start = first * BLOCK_SECTORS;
             let range = SectorRange::new(start, (end * BLOCK_SECTORS).min(device.size_sectors) - start);
-            if resync.in_flight.values().any(|asked| asked.range.overlaps(range)) || !device.locks.try_lock(range) {
+            if resync.in_flight.values().any(|asked| asked.range.overlaps(range))
+                || !device.locks.try_lock(range)
+            {
                 continue;
             }
             resync.in_flight.insert(start, Asked { range, payload: None, writing: None });
@@ -235,7 +238,13 @@ impl Resource {
     }
 
     /// A block of the resync is on our disk.
-    pub(crate) fn resync_written(&mut self, volume: u16, sector: u64, tag: Tag, outcome: Result<(), IoFault>) {
+    pub(crate) fn resync_written(
+        &mut self,
+        volume: u16,
+        sector: u64,
+        tag: Tag,
+        outcome: Result<(), IoFault>,
+    ) {
         let Self { devices, turn, link, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         let Some(resync) = &mut device.resync else { return };
@@ -321,7 +330,8 @@ impl Resource {
         if outcome.is_err() {
             return self.disk_failed(volume);
         }
-        let syncing = self.devices.get(&volume).is_some_and(|d| d.state.conn == C::SyncTarget && d.resync.is_some());
+        let syncing =
+            self.devices.get(&volume).is_some_and(|d| d.state.conn == C::SyncTarget && d.resync.is_some());
         if syncing {
             self.resync_finished(volume);
         }
@@ -379,7 +389,9 @@ impl Resource {
         device.resync = None;
         for (_, asked) in orphans {
             if let Some(tag) = asked.writing {
-                device.operations.insert(tag, Purpose::OrphanedResyncWrite { range: asked.range, payload: asked.payload });
+                device
+                    .operations
+                    .insert(tag, Purpose::OrphanedResyncWrite { range: asked.range, payload: asked.payload });
             }
         }
         for (_, asked) in gone {

@@ -203,7 +203,12 @@ impl State {
     }
 
     /// The whole check of a change that is asked for, not forced: `Err` with the number if refused.
-    pub fn check(self, next: Self, two_primaries_allowed: bool, handshake_under_way: bool) -> Result<(), i32> {
+    pub fn check(
+        self,
+        next: Self,
+        two_primaries_allowed: bool,
+        handshake_under_way: bool,
+    ) -> Result<(), i32> {
         if let Some(code) = next.fault(two_primaries_allowed) {
             // A fault that is there already does not forbid a step that leaves it there.
             if self.fault(two_primaries_allowed) != Some(code) {

@@ -140,7 +140,8 @@ impl crate::device::Device {
         let left = self.dirty_blocks();
         let mut counters = self.counters;
         counters.local_count = self.operations.len() as u64;
-        counters.pending = self.parts.values().filter(|p| p.remote == crate::device::Leg::Pending).count() as u64;
+        counters.pending =
+            self.parts.values().filter(|p| p.remote == crate::device::Leg::Pending).count() as u64;
         counters.unacked = (self.peer_writes.len() + self.peer_reads.len()) as u64;
         counters.application_pending = (self.writes.len() + self.reads.len()) as u64;
         counters.epochs = link.log.len().max(1) as u64;
@@ -161,7 +162,9 @@ impl crate::device::Device {
                 resync_paused_by_peer: self.state.peer_isp,
                 resync_paused_by_user: self.state.user_isp,
                 // As the kernel prints it for a disk that no peer has seen.
-                al_suspended: disk.is_some() && self.state.conn < ConnectionState::Connected && self.fully_dirty(),
+                al_suspended: disk.is_some()
+                    && self.state.conn < ConnectionState::Connected
+                    && self.fully_dirty(),
                 ..DeviceFlags::default()
             },
             counters,

@@ -164,8 +164,8 @@ impl Resource {
         let peer_attached = os.pdsk == D::Diskless && ns.pdsk > D::Diskless && ns.pdsk != D::DUnknown;
         let attaching = os.disk == D::Attaching && ns.disk == D::Negotiating;
         let target_done = os.disk < D::UpToDate && os.conn >= C::SyncSource && ns.conn == C::Connected;
-        let disk_gone =
-            (os.disk != D::Failed && ns.disk == D::Failed) || (os.disk != D::Diskless && ns.disk == D::Diskless);
+        let disk_gone = (os.disk != D::Failed && ns.disk == D::Failed)
+            || (os.disk != D::Diskless && ns.disk == D::Diskless);
         let damaged = os.disk == D::UpToDate && ns.disk == D::Inconsistent;
         let introduced = os.conn == C::WFReportParams;
         let paused = os.user_isp != ns.user_isp;

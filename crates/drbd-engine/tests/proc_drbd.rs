@@ -3,9 +3,7 @@
 
 use drbd_engine::admin::ReplicationProtocol;
 use drbd_engine::proc_drbd::render;
-use drbd_engine::status::{
-    Counters, DeviceFlags, DeviceStatus, ResourceStatus, SyncProgress, WriteOrdering,
-};
+use drbd_engine::status::{Counters, DeviceFlags, DeviceStatus, ResourceStatus, SyncProgress, WriteOrdering};
 use drbd_format::names::{ConnectionState, DiskState, Role};
 
 /// Reads the text of one device back.

@@ -51,9 +51,8 @@ pub fn superblock(
     meta_disk_bytes: u64,
     data_disk_bytes: u64,
 ) -> Result<(SuperBlock, Layout), AttachError> {
-    let offset = placement.super_block_offset_bytes(meta_disk_bytes).map_err(|small| AttachError::TooSmall {
-        found_bytes: small.found_bytes,
-        needed_bytes: small.needed_bytes,
+    let offset = placement.super_block_offset_bytes(meta_disk_bytes).map_err(|small| {
+        AttachError::TooSmall { found_bytes: small.found_bytes, needed_bytes: small.needed_bytes }
     })?;
     let mut bytes = [0; SUPER_BLOCK_BYTES];
     read(offset, &mut bytes).map_err(|source| AttachError::Read { offset, source })?;

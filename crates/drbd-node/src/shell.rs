@@ -1,12 +1,14 @@
 //! Executes what the engine wants done, over ports: the same code serves a resource and its simulation.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
 use block::Buffer;
 use drbd_engine::event::{
-    Action, Event, FrontFault, FrontId, IoFault, Level, MetaBlock, MetaStep, Payload, Slice, SocketId, Tag, Ticket,
+    Action, Event, FrontFault, FrontId, IoFault, Level, MetaBlock, MetaStep, Payload, Slice, SocketId, Tag,
+    Ticket,
 };
 use drbd_engine::{Instant, Resource, admin::Refusal};
 use drbd_format::activity_log::ring_block;
@@ -57,7 +59,17 @@ impl Chunk {
         &self.buffer[self.offset..self.offset + self.len]
     }
 
-    fn whole(buffer: Buffer) -> Self {
+    /// The whole buffer, without a copy if nobody else has it.
+    pub fn into_buffer(self) -> Buffer {
+        match Rc::try_unwrap(self.buffer) {
+            Ok(buffer) if self.offset == 0 && self.len == buffer.len() => buffer,
+            Ok(buffer) => Buffer::copy_of(&buffer[self.offset..self.offset + self.len]),
+            Err(shared) => Buffer::copy_of(&shared[self.offset..self.offset + self.len]),
+        }
+    }
+
+    /// All of a buffer.
+    pub fn whole(buffer: Buffer) -> Self {
         let len = buffer.len();
         Self { buffer: Rc::new(buffer), offset: 0, len }
     }
@@ -187,19 +199,29 @@ impl<P: Ports> Shell<P> {
         self.handle(Event::Opened { socket, outgoing });
     }
 
-    /// Where a socket's next bytes belong; none if it was closed or the engine has enough to do.
-    pub fn space(&mut self, socket: SocketId) -> Option<&mut [u8]> {
+    /// Lets `read` put a socket's next bytes where they belong, and takes what is whole by then: how many bytes came and
+    /// whether they filled the space. None if the socket is closed or the engine has enough to do.
+    ///
+    /// # Errors
+    /// Those of `read`.
+    pub fn receive(
+        &mut self,
+        socket: SocketId,
+        read: impl FnOnce(&mut P, &mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<Option<(usize, bool)>> {
         if !self.engine.wants_data() && !self.engine.is_meta_socket(socket) {
-            return None;
+            return Ok(None);
         }
-        self.sockets.get_mut(&socket).map(Incoming::space)
+        let Some(incoming) = self.sockets.get_mut(&socket) else { return Ok(None) };
+        let space = incoming.space();
+        let room = space.len();
+        let bytes = read(&mut self.ports, space)?;
+        incoming.filled(bytes);
+        self.take_packets(socket);
+        Ok(Some((bytes, bytes == room)))
     }
 
-    /// So many bytes have arrived; none: the socket has ended.
-    pub fn arrived(&mut self, socket: SocketId, bytes: usize) {
-        if let Some(incoming) = self.sockets.get_mut(&socket) {
-            incoming.filled(bytes);
-        }
+    fn take_packets(&mut self, socket: SocketId) {
         // Packets are understood one at a time: each may change how the next is to be read.
         loop {
             let Some(incoming) = self.sockets.get_mut(&socket) else { return };
@@ -306,6 +328,11 @@ impl<P: Ports> Shell<P> {
         Some(Chunk { buffer, offset: slice.offset as usize, len: slice.len as usize })
     }
 
+    fn take_chunk(&mut self, slice: Slice) -> Option<Chunk> {
+        let buffer = self.payloads.remove(&slice.payload)?;
+        Some(Chunk { buffer, offset: slice.offset as usize, len: slice.len as usize })
+    }
+
     fn execute(&mut self, action: Action) {
         match action {
             Action::Read { tag, volume, range } => {
@@ -352,7 +379,8 @@ impl<P: Ports> Shell<P> {
                 self.ports.close(socket, drain);
             }
             Action::Complete { volume, request, outcome } => {
-                let outcome = outcome.map(|slice| slice.and_then(|slice| self.chunk(slice)));
+                // A read's bytes go to the front for good, so that it can have them without a copy.
+                let outcome = outcome.map(|slice| slice.and_then(|slice| self.take_chunk(slice)));
                 self.ports.complete(volume, request, outcome);
             }
             Action::Release { payload } => {
@@ -369,9 +397,7 @@ impl<P: Ports> Shell<P> {
 /// Where a block of meta-data goes, and its bytes.
 fn place(layout: &Layout, block: MetaBlock) -> (u64, Buffer) {
     match block {
-        MetaBlock::SuperBlock(superblock) => {
-            (layout.md_offset_bytes, Buffer::copy_of(&superblock.encode()))
-        }
+        MetaBlock::SuperBlock(superblock) => (layout.md_offset_bytes, Buffer::copy_of(&superblock.encode())),
         MetaBlock::ActivityLog(transaction) => {
             let block = ring_block(transaction.number, layout.al_stripes, layout.al_stripe_size_4k);
             (layout.al_offset_bytes + block * 4096, Buffer::copy_of(&transaction.encode()))

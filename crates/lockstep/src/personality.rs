@@ -25,6 +25,12 @@ pub const PERSONALITIES: &[Personality] = &[
         link: Some("sbin"),
     },
     Personality {
+        name: "drbd",
+        entry: drbd_node::daemon,
+        description: "The daemon behind /dev/drbdN: `drbd daemon`",
+        link: None,
+    },
+    Personality {
         name: "proc",
         entry: drbd_tools::proc_drbd,
         description: "Print what the kernel's module would have in /proc: `proc drbd`",
