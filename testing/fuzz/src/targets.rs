@@ -7,6 +7,7 @@ mod drbd_conf;
 mod drbd_meta;
 mod drbd_wire;
 mod fuse_request;
+mod nbd_option;
 
 /// Something that reads bytes it has no reason to trust.
 pub struct Target {
@@ -43,6 +44,7 @@ pub const TARGETS: &[Target] = &[
         bytes_max: 4096,
         run: fuse_request::run,
     },
+    Target { name: "nbd-option", reads: "an NBD client", bytes_max: 4096, run: nbd_option::run },
     Target {
         name: "control-frame",
         reads: "a command over the control socket",
