@@ -35,12 +35,7 @@ pub const NEEDS: &[Need] = &[
         includes: &["build"],
         nextest: false,
     },
-    Need {
-        what: "bench",
-        packages: &["fio", "qemu-utils", "libnbd-bin", "fuse3"],
-        includes: &["lab"],
-        nextest: false,
-    },
+    Need { what: "bench", packages: &["fio", "qemu-utils"], includes: &["lab"], nextest: false },
     Need { what: "test", packages: &[], includes: &["lab", "interop-drbd", "interop-nbd"], nextest: true },
 ];
 

@@ -4,9 +4,11 @@
 //! it; then the closing line alone.
 
 mod lockstep;
+mod ours;
 mod program;
 mod scenario;
 mod suites;
+mod tutorial;
 mod uml;
 
 use std::process::ExitCode;

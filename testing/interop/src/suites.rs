@@ -2,6 +2,7 @@
 
 mod drbd;
 mod drbdmeta;
+mod nbd;
 
 use crate::scenario::Selection;
 
@@ -18,5 +19,10 @@ pub struct Suite {
 /// Every suite.
 pub const SUITES: &[Suite] = &[
     Suite { name: "drbdmeta", against: "drbdmeta of drbd-utils: the same meta-data", run: drbdmeta::run },
+    Suite {
+        name: "nbd",
+        against: "nbdinfo, nbdcopy, fio and qemu-img as clients of the daemon",
+        run: nbd::run,
+    },
     Suite { name: "drbd", against: "the kernel's DRBD in User Mode Linux, as peer", run: drbd::run },
 ];

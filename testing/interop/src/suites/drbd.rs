@@ -1,7 +1,6 @@
 //! The kernel's DRBD 8.4 as peer. One kernel node is booted for the whole suite.
 
 mod kernel_pair;
-mod ours;
 mod pair;
 mod with_us;
 

@@ -2,7 +2,8 @@
 
 use anyhow::ensure;
 
-use super::pair::{ADDRESS_1, Pair};
+use super::pair::Pair;
+use crate::tutorial::ADDRESS_1;
 
 /// Brings a resource up on a kernel's node.
 pub const UP: &str = "drbdadm create-md --force r0 && drbdadm up r0";

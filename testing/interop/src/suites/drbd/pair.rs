@@ -7,16 +7,9 @@ use std::path::PathBuf;
 use anyhow::{Context, bail, ensure};
 use tempfile::TempDir;
 
+use crate::ours::Ours;
+use crate::tutorial::{ADDRESS_0, DISK_BYTES, USABLE_BYTES, resource};
 use crate::uml::{Node, Segment};
-
-/// Address of `drbd0`, as in the tutorial.
-pub const ADDRESS_0: &str = "172.16.16.4";
-/// Address of `drbd1`.
-pub const ADDRESS_1: &str = "172.16.16.3";
-/// Bytes of either disk.
-const DISK_BYTES: u64 = 64 << 20;
-/// Bytes of it before the meta-data.
-const USABLE_BYTES: u64 = 130_992 * 512;
 
 /// What the scenarios share.
 pub struct Pair {
@@ -80,8 +73,13 @@ impl Pair {
         Ok(self.kernel.insert(node))
     }
 
+    /// Our side on an empty disk.
+    pub fn sit(&self) -> anyhow::Result<Ours> {
+        Ours::sit(&self.segment, &self.empty_disk("drbd1")?)
+    }
+
     /// Makes a seat's disk empty, and says where it is.
-    pub fn empty_disk(&self, seat: &str) -> anyhow::Result<PathBuf> {
+    fn empty_disk(&self, seat: &str) -> anyhow::Result<PathBuf> {
         let disk = self.disk(seat);
         File::create(&disk)?.set_len(DISK_BYTES)?;
         Ok(disk)
@@ -108,16 +106,6 @@ impl Pair {
             None => Ok(()),
         }
     }
-}
-
-/// The tutorial's resource, with a resync rate that does not begin slowly.
-pub fn resource(disk_1: &str) -> String {
-    format!(
-        "resource r0 {{\n  protocol C;\n  net {{ cram-hmac-alg sha1; shared-secret \"dupersupersecret\"; ping-int 3; \
-         }}\n  disk {{ c-plan-ahead 0; resync-rate 60M; }}\n\
-         \x20 on drbd0 {{ device /dev/drbd0; disk /dev/xvdb1; address {ADDRESS_0}:7788; meta-disk internal; }}\n\
-         \x20 on drbd1 {{ device /dev/drbd0; disk {disk_1}; address {ADDRESS_1}:7788; meta-disk internal; }}\n}}\n"
-    )
 }
 
 fn configure(node: &mut Node) -> anyhow::Result<()> {

@@ -3,8 +3,8 @@
 use anyhow::{Context, ensure};
 
 use super::kernel_pair::{IN_SYNC, UP};
-use super::ours::Ours;
 use super::pair::Pair;
+use crate::ours::Ours;
 
 /// ext4 on the device, three files of random bytes, and their digests.
 const MAKE_FILES: &str = "set -e; mkfs.ext4 -q /dev/drbd0; mkdir -p /run/m; mount /dev/drbd0 /run/m\n\
@@ -18,7 +18,7 @@ const CHECK_FILES: &str =
 /// Both up, connected, nothing decided yet.
 fn meet(pair: &mut Pair) -> anyhow::Result<Ours> {
     pair.fresh_kernel()?.run(UP)?;
-    let ours = Ours::sit(pair)?;
+    let ours = pair.sit()?;
     ours.drbdadm("up r0")?;
     pair.kernel()?.await_proc_drbd("cs:Connected ro:Secondary/Secondary ds:Inconsistent/Inconsistent")?;
     ours.await_state("Connected", "Inconsistent/Inconsistent")?;
@@ -37,7 +37,7 @@ fn meet_and_sync(pair: &mut Pair) -> anyhow::Result<Ours> {
 /// Both down; then the disks must be the same.
 fn part(pair: &mut Pair, ours: Ours) -> anyhow::Result<()> {
     pair.kernel()?.run("drbdadm down r0; sync")?;
-    ours.leave(pair)?;
+    ours.leave(pair.segment())?;
     pair.compare_disks()
 }
 

@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::pair::{ADDRESS_1, Pair, resource};
 use crate::lockstep;
 use crate::program::output;
+use crate::tutorial::{ADDRESS_1, resource};
+use crate::uml::Segment;
 
 /// Its configuration; /run is the suite's own.
 const CONFIGURATION: &str = "/run/r0.conf";
@@ -25,12 +26,11 @@ pub struct Ours {
 
 impl Ours {
     /// Sits down; `drbdadm up` is the caller's.
-    pub fn sit(pair: &Pair) -> anyhow::Result<Self> {
-        let disk = pair.empty_disk("drbd1")?;
-        let device = output(Command::new("losetup").args(["--find", "--show"]).arg(&disk))?.trim().to_owned();
+    pub fn sit(segment: &Segment, disk: &Path) -> anyhow::Result<Self> {
+        let device = output(Command::new("losetup").args(["--find", "--show"]).arg(disk))?.trim().to_owned();
         let ours = Self { device };
         fs::write(CONFIGURATION, resource(&ours.device))?;
-        pair.segment().take_address(ADDRESS_1)?;
+        segment.take_address(ADDRESS_1)?;
         ours.drbdadm("create-md --force r0")?;
         Ok(ours)
     }
@@ -61,15 +61,25 @@ impl Ours {
         }
     }
 
+    /// The unix socket on which the daemon serves /dev/drbd0 over NBD while it is primary.
+    pub fn nbd_socket(&self) -> anyhow::Result<String> {
+        let found = output(Command::new("find").args(["/run/lockstep", "-name", "drbd0.nbd", "-type", "s"]))?;
+        found
+            .lines()
+            .next()
+            .map(str::to_owned)
+            .context("the daemon has no socket drbd0.nbd below /run/lockstep")
+    }
+
     /// Runs a script for sh here, where /dev/drbd0 is ours.
     pub fn run(&self, script: &str) -> anyhow::Result<String> {
         output(Command::new("sh").args(["-c", script])).with_context(|| format!("on our side: {script}"))
     }
 
     /// Takes everything down and stands up.
-    pub fn leave(self, pair: &Pair) -> anyhow::Result<()> {
+    pub fn leave(self, segment: &Segment) -> anyhow::Result<()> {
         self.drbdadm("down r0")?;
-        pair.segment().leave_address(ADDRESS_1)
+        segment.leave_address(ADDRESS_1)
     }
 }
 
