@@ -6,13 +6,16 @@ use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, S
 
 use crate::sources::{Sources, Span};
 
-/// Columns of a rendered diagnostic.
-const WIDTH_COLUMNS: usize = 110;
-
 /// One finding about a configuration: a message, the place, other places that have to do with it, and what would be
 /// right.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Diagnostic {
+    /// Boxed: a diagnostic travels as the error of functions that succeed most of the time.
+    content: Box<Content>,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Content {
     message: String,
     place: Option<(Span, String)>,
     others: Vec<(Span, String)>,
@@ -23,52 +26,53 @@ pub struct Diagnostic {
 impl Diagnostic {
     /// A mistake at `span`; `label` is written below the marked text and may be empty.
     pub fn error(message: impl Into<String>, span: Span, label: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            place: Some((span, label.into())),
-            others: Vec::new(),
-            help: None,
-            is_warning: false,
-        }
+        Self::new(message.into(), Some((span, label.into())))
     }
 
     /// A mistake that no place of a file shows, such as a file that is missing.
     pub fn error_without_place(message: impl Into<String>) -> Self {
-        Self { message: message.into(), place: None, others: Vec::new(), help: None, is_warning: false }
+        Self::new(message.into(), None)
+    }
+
+    fn new(message: String, place: Option<(Span, String)>) -> Self {
+        let content = Content { message, place, others: Vec::new(), help: None, is_warning: false };
+        Self { content: Box::new(content) }
     }
 
     /// The same as a warning: what is written works, but perhaps not as meant.
     #[must_use]
-    pub fn into_warning(self) -> Self {
-        Self { is_warning: true, ..self }
+    pub fn into_warning(mut self) -> Self {
+        self.content.is_warning = true;
+        self
     }
 
     /// Adds another place, such as where something was first used.
     #[must_use]
     pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
-        self.others.push((span, label.into()));
+        self.content.others.push((span, label.into()));
         self
     }
 
     /// Adds what would be right.
     #[must_use]
-    pub fn help(self, help: impl Into<String>) -> Self {
-        Self { help: Some(help.into()), ..self }
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.content.help = Some(help.into());
+        self
     }
 
     /// What is wrong.
     pub fn message(&self) -> &str {
-        &self.message
+        &self.content.message
     }
 
     /// Where, if a place of a file shows it.
     pub fn span(&self) -> Option<Span> {
-        self.place.as_ref().map(|&(span, _)| span)
+        self.content.place.as_ref().map(|&(span, _)| span)
     }
 
     /// Whether it is a warning only.
     pub fn is_warning(&self) -> bool {
-        self.is_warning
+        self.content.is_warning
     }
 
     /// The text for a person: message, `file:line:column`, the line with the place marked, other places, help.
@@ -76,7 +80,7 @@ impl Diagnostic {
         let theme = if colour { GraphicalTheme::unicode() } else { GraphicalTheme::unicode_nocolor() };
         let handler = GraphicalReportHandler::new_themed(theme)
             .with_links(false)
-            .with_width(WIDTH_COLUMNS)
+            .with_wrap_lines(false)
             .with_context_lines(1);
         let mut text = String::new();
         handler.render_report(&mut text, &self.report(sources)).expect("a String takes every text");
@@ -89,14 +93,15 @@ impl Diagnostic {
     }
 
     fn report(&self, sources: &Sources) -> Report {
+        let content = &self.content;
         let named = |span: Span| {
             let path = sources.path(span.file).display().to_string();
             NamedSource::new(path, sources.text(span.file).to_owned())
         };
         let mut labels = Vec::new();
         let mut related = Vec::new();
-        for (number, (span, label)) in self.place.iter().chain(&self.others).enumerate() {
-            let same_file = self.place.as_ref().is_some_and(|(first, _)| first.file == span.file);
+        for (number, (span, label)) in content.place.iter().chain(&content.others).enumerate() {
+            let same_file = content.place.as_ref().is_some_and(|(first, _)| first.file == span.file);
             let label = (!label.is_empty()).then(|| label.clone());
             let range = span.start..span.end.max(span.start);
             if number == 0 {
@@ -115,11 +120,11 @@ impl Diagnostic {
             }
         }
         Report {
-            message: self.message.clone(),
-            severity: if self.is_warning { Severity::Warning } else { Severity::Error },
-            source: self.place.as_ref().map(|&(span, _)| named(span)),
+            message: content.message.clone(),
+            severity: if content.is_warning { Severity::Warning } else { Severity::Error },
+            source: content.place.as_ref().map(|&(span, _)| named(span)),
             labels,
-            help: self.help.clone(),
+            help: content.help.clone(),
             related,
         }
     }

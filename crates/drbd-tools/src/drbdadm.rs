@@ -200,3 +200,43 @@ fn print_dump(cli: &Cli, config: &Config, selected: &[Selected<'_>], node: &str)
     }
     0
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::cli::{self, Parsed};
+    use super::execute::Executor;
+    use super::plan::Plan;
+    use super::select;
+    use crate::drbd_conf::{effective, load};
+
+    /// What drbdadm 9.22 for 8.4 printed with `-d` for each verb on drbd0 (tests/conf/README.md).
+    fn check_dry_runs(name: &str) {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
+        let golden = std::fs::read_to_string(directory.join(format!("{name}.dry-run"))).unwrap();
+        let mut config = load(&directory.join(format!("{name}.conf"))).unwrap();
+        effective::expand(&mut config);
+        let mut checked = 0;
+        for section in golden.split("## ").skip(1) {
+            let (verb, expected) = section.split_once('\n').unwrap();
+            let Parsed::Run(cli) = cli::parse(["-d", verb, "all"].map(Into::into).to_vec()) else {
+                panic!("{verb}")
+            };
+            let selected = select(&cli, &config, "drbd0").unwrap();
+            let plan = Plan::new(&cli, &config, "drbd0");
+            let mut lines = String::new();
+            let status = Executor::printing_to(&cli, "drbd0", &mut lines).run(&plan, &selected);
+            assert_eq!((lines.as_str(), status), (expected, Ok(0)), "{name}: {verb}");
+            checked += 1;
+        }
+        assert_eq!(checked, 16);
+    }
+
+    #[test]
+    fn dry_runs_print_the_originals_calls() {
+        for name in ["tutorial", "tutorial-dual", "debian/drbd", "spelling-83", "spelling-84"] {
+            check_dry_runs(name);
+        }
+    }
+}

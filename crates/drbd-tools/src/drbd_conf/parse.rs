@@ -176,8 +176,15 @@ impl<'a> Parser<'a> {
             )
             .help("put a value with characters other than letters, digits and ./_- into quotes"),
             TokenKind::End => {
-                Diagnostic::error("unexpected end of the file", token.span, format!("expected {expected}"))
-                    .help("is a `}` missing?")
+                // Behind the last word there is nothing that could be marked.
+                let end = self.sources.text(token.span.file).trim_end().len();
+                let last = Span { start: end.saturating_sub(1), end, ..token.span };
+                Diagnostic::error(
+                    "unexpected end of the file",
+                    last,
+                    format!("expected {expected} after this"),
+                )
+                .help("is a `}` missing?")
             }
             TokenKind::Word | TokenKind::String | TokenKind::Punctuation(_) => {
                 Diagnostic::error(format!("unexpected `{text}`"), token.span, format!("expected {expected}"))

@@ -63,7 +63,7 @@ impl Parser<'_> {
     /// `volume N { … }`, from the number on.
     pub(super) fn volume_section(&mut self, volumes: &mut Vec<Volume>) -> Result<(), Diagnostic> {
         const KNOWN: &[&str] = &["device", "disk", "meta-disk", "flexible-meta-disk"];
-        let (number, span) = self.integer("the number of a volume", 0, VOLUME_MAX)?;
+        let (number, span) = self.integer("volume number", 0, VOLUME_MAX)?;
         let mut volume = Volume::new(number as u16, false, span);
         self.expect('{')?;
         loop {
@@ -138,7 +138,7 @@ impl Parser<'_> {
     fn device(&mut self, volume: &mut Volume) -> Result<(), Diagnostic> {
         if self.peek_is("minor") {
             self.next();
-            volume.minor = Some(self.integer("a minor", 0, MINOR_MAX)?);
+            volume.minor = Some(self.integer("minor", 0, MINOR_MAX)?);
             return Ok(());
         }
         let mut device = self.value("the path of a device, or `minor`")?;
@@ -159,7 +159,7 @@ impl Parser<'_> {
         let span = device.span;
         if self.peek_is("minor") {
             self.next();
-            let (minor, minor_span) = self.integer("a minor", 0, MINOR_MAX)?;
+            let (minor, minor_span) = self.integer("minor", 0, MINOR_MAX)?;
             if named.is_some_and(|named| named != minor) || (named.is_none() && !rest.starts_with('_')) {
                 self.findings.push(
                     Diagnostic::error(
@@ -199,7 +199,7 @@ impl Parser<'_> {
             return Ok(MetaDisk::Flexible(device));
         }
         self.next();
-        let (index, _) = self.integer("the index of a meta-disk", 0, 65535)?;
+        let (index, _) = self.integer("meta-disk index", 0, 65535)?;
         self.expect(']')?;
         Ok(MetaDisk::Indexed(device, index))
     }
@@ -243,7 +243,7 @@ impl Parser<'_> {
             return Err(bad(span, format!("address `{text}` has no port")));
         }
         self.next();
-        let (port, port_span) = self.integer("a port", 1, 65535)?;
+        let (port, port_span) = self.integer("port", 1, 65535)?;
         Ok(Address { ip, written: text, scope, port: port as u16, span: start.to(port_span) })
     }
 

@@ -21,14 +21,6 @@ impl Scale {
             Self::Sectors => 9,
         }
     }
-
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::One => "",
-            Self::Kib => "k",
-            Self::Sectors => "s",
-        }
-    }
 }
 
 /// Why a value is none of its option's.
@@ -74,7 +66,7 @@ pub fn check(option: &OptionDef, value: &str) -> Result<String, BadValue> {
     let bad = |message: String, help: String| BadValue { message, help, choices: Vec::new() };
     match option.kind {
         Kind::Number { min, max, scale, unit, .. } => {
-            let range = range_text(min, max, scale, unit);
+            let range = range_text(min, max, unit);
             let Some(number) = number(value, scale) else {
                 return Err(bad(
                     format!("`{value}` is not a number"),
@@ -122,10 +114,9 @@ pub fn check(option: &OptionDef, value: &str) -> Result<String, BadValue> {
 }
 
 /// `1 to 600 tenths of a second`.
-fn range_text(min: u64, max: u64, scale: Scale, unit: &str) -> String {
-    let suffix = scale.suffix();
+fn range_text(min: u64, max: u64, unit: &str) -> String {
     let blank = if unit.is_empty() { "" } else { " " };
-    format!("{min}{suffix} to {max}{suffix}{blank}{unit}")
+    format!("{min} to {max}{blank}{unit}")
 }
 
 #[cfg(test)]

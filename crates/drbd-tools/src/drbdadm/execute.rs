@@ -32,12 +32,27 @@ pub struct Executor<'a> {
     node: &'a str,
     session: Option<Session>,
     is_session_tried: bool,
+    /// Where the calls of a dry run go instead of to stdout.
+    calls: Option<&'a mut String>,
 }
 
 impl<'a> Executor<'a> {
     /// Nothing is connected yet.
     pub fn new(cli: &'a Cli, node: &'a str) -> Self {
-        Self { cli, node, session: None, is_session_tried: false }
+        Self { cli, node, session: None, is_session_tried: false, calls: None }
+    }
+
+    /// The same, with the calls shown in `calls`.
+    #[cfg(test)]
+    pub fn printing_to(cli: &'a Cli, node: &'a str, calls: &'a mut String) -> Self {
+        Self { calls: Some(calls), ..Self::new(cli, node) }
+    }
+
+    fn show(&mut self, line: &str) {
+        match &mut self.calls {
+            Some(calls) => calls.extend([line, "\n"]),
+            None => println!("{line}"),
+        }
     }
 
     /// Carries a plan out; the exit status.
@@ -119,10 +134,11 @@ impl<'a> Executor<'a> {
     fn step(&mut self, plan: &Plan<'_>, step: &Step<'_>) -> u8 {
         let line = step.line(self.node, &|name| plan.minor_of(name));
         if self.cli.dry_run || self.cli.verbose {
-            println!("{line}");
+            self.show(&line);
             // The original shows what it would fall back on for a device that is not attached.
             if let (Step::State(of, "dstate"), true) = (step, self.cli.dry_run) {
-                println!("{}", Step::Meta(*of, "dstate", false).line(self.node, &|_| None));
+                let fallback = Step::Meta(*of, "dstate", false).line(self.node, &|_| None);
+                self.show(&fallback);
             }
         }
         if self.cli.dry_run {

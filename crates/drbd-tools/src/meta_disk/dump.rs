@@ -75,11 +75,11 @@ fn write_super_block(out: &mut impl Write, block: &SuperBlock, layout: &Layout) 
     writeln!(out, "# al_offset {}", layout.al_offset_bytes)?;
     write!(out, "# bm_offset {}\n\n", layout.bm_offset_bytes)?;
     let [current, bitmap, history0, history1] = block.uuids;
+    // Version 9 keeps flags for each peer and prints those; version 08 has none, whatever its own flags are.
     writeln!(
         out,
         "uuid {{\n    0x{current:016X}; 0x{bitmap:016X}; 0x{history0:016X}; 0x{history1:016X};\n    flags \
-         0x{:08X};\n}}",
-        peer_flags(block.flags)
+         0x00000000;\n}}"
     )?;
     writeln!(out, "# al-extents {};", block.al_extents)?;
     writeln!(out, "la-size-sect {};", block.la_size_sectors)?;
@@ -88,13 +88,6 @@ fn write_super_block(out: &mut impl Write, block: &SuperBlock, layout: &Layout) 
     writeln!(out, "la-peer-max-bio-size {};", block.peer_max_bio_bytes)?;
     writeln!(out, "al-stripes {};", block.al_stripes)?;
     writeln!(out, "al-stripe-size-4k {};", block.al_stripe_size_4k)
-}
-
-/// drbdmeta 9 keeps the peer's part of the flags apart and prints only that.
-fn peer_flags(flags: MetaFlags) -> u32 {
-    // MDF_PEER_CONNECTED, MDF_PEER_OUTDATED and MDF_PEER_FULL_SYNC of version 9.
-    let pairs = [(MetaFlags::CONNECTED_IND, 1), (MetaFlags::PEER_OUT_DATED, 2), (MetaFlags::FULL_SYNC, 8)];
-    pairs.iter().filter(|(flag, _)| flags.has(*flag)).map(|(_, bit)| bit).sum()
 }
 
 fn write_bitmap(
