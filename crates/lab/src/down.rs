@@ -100,7 +100,7 @@ fn unbind_loops(lab: &Lab, records: &Records) -> Result<()> {
 
 /// Mounts below the lab's directories in this very mount namespace: none, unless a tool died in the middle.
 fn unmount_leftovers(lab: &Lab) {
-    let Ok(mounts) = mountinfo::of(std::process::id() as i32) else { return };
+    let Ok(mounts) = mountinfo::own() else { return };
     for mount in mounts.iter().rev() {
         let point = Path::new(&mount.point);
         if point.starts_with(lab.state_dir()) || point.starts_with(lab.run_dir()) {

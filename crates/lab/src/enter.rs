@@ -100,8 +100,12 @@ fn life_of(lab: &Lab, server: &Server) -> Result<Life> {
         let life = Life::load(lab, server.id)?;
         let status = Life::status(life.as_ref());
         match (status, life) {
-            // A server that was told to reboot still runs for a moment.
-            (Status::Active, Some(life)) if !life.path_in(init::NOLOGIN).exists() => return Ok(life),
+            // A server that was told to reboot still runs for a moment; one that ends has no root any more.
+            (Status::Active, Some(life))
+                if !life.path_in(init::NOLOGIN).exists() && life.path_in("run").exists() =>
+            {
+                return Ok(life);
+            }
             (Status::Shutoff, _) => {
                 return Err(Error::refused(format!(
                     "ssh: server {} is off; `nova start {}` boots it",
@@ -116,19 +120,33 @@ fn life_of(lab: &Lab, server: &Server) -> Result<Life> {
     }
 }
 
+/// Makes children of this process children of the server's process 1. Gives its life, and what the other
+/// namespaces are found by.
+fn enter_processes(lab: &Lab, server: &Server) -> Result<(Life, OwnedFd)> {
+    loop {
+        let life = life_of(lab, server)?;
+        let Some(namespaces) = life.init.pidfd() else { continue };
+        match move_into_thread_name_spaces(namespaces.as_fd(), ThreadNameSpaceType::PROCESS_ID) {
+            // It ended in between: `life_of` tells off from rebooting.
+            Err(rustix::io::Errno::SRCH) => {}
+            entered => {
+                entered.doing(|| format!("enter server {}", server.name))?;
+                return Ok((life, namespaces));
+            }
+        }
+    }
+}
+
 /// Runs words (joined by blanks, as ssh does) by /bin/sh in the server, or a login shell if there are none, and
 /// gives its exit status; 255 if the server was lost meanwhile.
 ///
 /// # Errors
 /// The server is off, or cannot be entered.
 pub fn run(lab: &Lab, server: &Server, words: &[String]) -> Result<u8> {
-    let life = life_of(lab, server)?;
-    let gone = || Error::refused(format!("ssh: server {} went off", server.name));
-    let namespaces = life.init.pidfd().ok_or_else(gone)?;
-    let command = Command::new(lab, server, words)?;
     let interactive = words.is_empty() && io::stdin().is_terminal() && io::stdout().is_terminal();
-    move_into_thread_name_spaces(namespaces.as_fd(), ThreadNameSpaceType::PROCESS_ID)
-        .doing(|| format!("enter server {}", server.name))?;
+    let (life, namespaces) = enter_processes(lab, server)?;
+    // Only now: each life has a cgroup of its own.
+    let command = Command::new(lab, server, words)?;
     let status =
         if interactive { with_terminal(command, &namespaces)? } else { plain(command, &namespaces)? };
     if let Some(code) = status.exit_status() {

@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process,
 use crate::error::{Doing, Error, Result};
 use crate::mountinfo;
 use crate::place::Lab;
+use crate::power::Leftovers;
 use crate::root;
 use crate::state::{Records, Server};
 
@@ -143,6 +144,9 @@ fn go_down() {
     unmount_all();
     end_processes(|_| true);
     unmount_all();
+    if let Err(error) = Leftovers::of(1).clear() {
+        eprintln!("{error}");
+    }
     rustix::fs::sync();
 }
 
@@ -193,7 +197,7 @@ fn unmount_all() {
         let unmounted = mounts
             .iter()
             .rev()
-            .filter(|mount| !base.contains(&mount.point.as_str()))
+            .filter(|mount| !base.contains(&mount.point.as_str()) && mount.kind != "overlay")
             .filter(|mount| unmount(mount.point.as_str(), UnmountFlags::empty()).is_ok())
             .count();
         if unmounted == 0 {

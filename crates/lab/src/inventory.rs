@@ -18,8 +18,15 @@ use crate::table::render;
 pub fn table() -> Result<String> {
     let mut rows = Vec::new();
     for lab in Lab::all() {
-        let records = Records::load(&lab)?;
         let name = || lab.name().to_owned();
+        let records = match Records::load(&lab) {
+            Ok(records) => records,
+            Err(error) => {
+                let why = error.to_string();
+                rows.push(vec![name(), "lab".into(), String::new(), "UNREADABLE".into(), String::new(), why]);
+                continue;
+            }
+        };
         let store = store::process(&lab);
         rows.push(vec![
             name(),
@@ -68,7 +75,13 @@ pub fn table() -> Result<String> {
 pub fn json() -> Result<Value> {
     let mut labs = Vec::new();
     for lab in Lab::all() {
-        let records = Records::load(&lab)?;
+        let records = match Records::load(&lab) {
+            Ok(records) => records,
+            Err(error) => {
+                labs.push(json!({ "lab": lab.name(), "error": error.to_string() }));
+                continue;
+            }
+        };
         let mut servers = Vec::new();
         for server in &records.servers {
             let life = Life::load(&lab, server.id)?;

@@ -98,7 +98,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
             print(&format!("{text}\n"));
         }
         Verb::Ps { json: false } => print(&inventory::table()?),
-        Verb::Down { all: true } => Lab::all().iter().try_for_each(down::down)?,
+        Verb::Down { all: true } => Lab::all().iter().map(down::down).fold(Ok(()), Result::and)?,
         Verb::Down { all: false } => down::down(&lab)?,
         Verb::Fault(fault) => break_something(&lab, &fault)?,
         Verb::Store => store::daemon::run(&lab)?,

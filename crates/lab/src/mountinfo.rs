@@ -22,6 +22,14 @@ pub fn of(pid: i32) -> io::Result<Vec<Mount>> {
     Ok(fs::read_to_string(format!("/proc/{pid}/mountinfo"))?.lines().filter_map(parse).collect())
 }
 
+/// The mounts that this process sees.
+///
+/// # Errors
+/// There is no /proc.
+pub fn own() -> io::Result<Vec<Mount>> {
+    Ok(fs::read_to_string("/proc/self/mountinfo")?.lines().filter_map(parse).collect())
+}
+
 /// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue`
 fn parse(line: &str) -> Option<Mount> {
     let (mount, file_system) = line.split_once(" - ")?;

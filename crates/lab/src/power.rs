@@ -49,7 +49,7 @@ pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Res
             disk::cut(lab, &life, volume, disk)?;
         }
     }
-    let left = Leftovers::of(&life);
+    let left = Leftovers::of(life.init.pid);
     life.init.signal(Signal::KILL);
     if !life.init.wait_gone(KILL_PATIENCE) {
         left.abort_fuse(lab);
@@ -94,14 +94,16 @@ pub fn clean_up(lab: &Lab, server: &Server, records: &Records) -> Result<()> {
 
 /// What a server's own processes made in the kernel that could outlive them: loop devices on its files, and FUSE
 /// connections.
-struct Leftovers {
+#[derive(Debug)]
+pub struct Leftovers {
     loops: Vec<LoopDevice>,
     fuse_minors: BTreeSet<u32>,
 }
 
 impl Leftovers {
-    fn of(life: &Life) -> Self {
-        let mounts = mountinfo::of(life.init.pid).unwrap_or_default();
+    /// What the server has now whose process 1 has this id.
+    pub fn of(init: i32) -> Self {
+        let mounts = mountinfo::of(init).unwrap_or_default();
         // File systems without a block device (overlay, tmpfs, FUSE) are this server's alone.
         let private = |mount: &&Mount| mount.device.0 == 0;
         let devices: BTreeSet<u64> = mounts
@@ -132,7 +134,11 @@ impl Leftovers {
         }
     }
 
-    fn clear(&self) -> Result<()> {
+    /// Unbinds the loop devices.
+    ///
+    /// # Errors
+    /// One that is still held.
+    pub fn clear(&self) -> Result<()> {
         for device in &self.loops {
             device.unbind(KILL_PATIENCE).map_err(|error| {
                 Error::refused(format!(

@@ -15,7 +15,8 @@ use rustix::mount::{
 };
 
 use crate::error::{Doing, Result};
-use crate::place::Lab;
+use crate::mountinfo;
+use crate::place::{Lab, STATE_ROOT};
 use crate::state::Server;
 
 /// Where servers find this program.
@@ -55,10 +56,14 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     mount_change("/", private).doing(|| "make mounts private".into())?;
     let directory = lab.server_dir(server.id);
     let root = directory.join("root");
-    let (upper, work, own) = (directory.join("upper"), directory.join("work"), directory.join("lockstep"));
-    [&root, &upper, &work, &own].into_iter().try_for_each(|path| mkdir(path))?;
-    let layers = format!("lowerdir=/,upperdir={},workdir={}", upper.display(), work.display());
-    mount_new("overlay", &root, MountFlags::empty(), &layers)?;
+    let disks = host_disks()?;
+    overlay(Path::new("/"), &directory, &root)?;
+    for (index, point) in disks.iter().enumerate() {
+        let target = root.join(point.strip_prefix("/").unwrap_or(point));
+        overlay(point, &directory.join("disks").join(index.to_string()), &target)?;
+    }
+    let own = directory.join("lockstep");
+    mkdir(&own)?;
     // Other servers' roots and volumes lie here on the host: the server sees its own directory instead.
     let shared = root.join("var/lib/lockstep");
     mkdir(&shared)?;
@@ -72,6 +77,34 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     unmount(".", UnmountFlags::DETACH).doing(|| "leave the host's root".into())?;
     std::env::set_current_dir("/").doing(|| "enter /".into())?;
     links()
+}
+
+/// Mounts the host's file system at `lower` on `target`, where changes go to `directory`.
+fn overlay(lower: &Path, directory: &Path, target: &Path) -> Result<()> {
+    let (upper, work) = (directory.join("upper"), directory.join("work"));
+    mkdir(&upper)?;
+    mkdir(&work)?;
+    let layers =
+        format!("lowerdir={},upperdir={},workdir={}", lower.display(), upper.display(), work.display());
+    mount_new("overlay", target, MountFlags::empty(), &layers)
+}
+
+/// Where the host has further disks mounted that belong to its system, such as /usr or /var, in mount order. An
+/// overlay shows one file system only, so each needs its own.
+fn host_disks() -> Result<Vec<PathBuf>> {
+    let mounts = mountinfo::own().doing(|| "list the host's mounts".into())?;
+    let system = ["/usr", "/var", "/opt", "/home", "/srv", "/etc", "/root"];
+    let mut points: Vec<PathBuf> = Vec::new();
+    for mount in mounts.iter().filter(|mount| mount.device.0 != 0) {
+        let point = PathBuf::from(&mount.point);
+        // A colon, comma or backslash would end or change the option; in containers files are mounted too.
+        let plain = !mount.point.contains([':', ',', '\\']) && point.is_dir();
+        let ours = point.starts_with(STATE_ROOT);
+        if plain && !ours && !points.contains(&point) && system.iter().any(|top| point.starts_with(top)) {
+            points.push(point);
+        }
+    }
+    Ok(points)
 }
 
 /// Pins the very file that runs, so that a rebuild on the host does not change a running server.
@@ -211,6 +244,10 @@ fn links() -> Result<()> {
     let listing = Command::new(PROGRAM).arg("--names").output().doing(|| format!("run {PROGRAM} --names"))?;
     for line in String::from_utf8_lossy(&listing.stdout).lines() {
         let Some((name, directory)) = line.split_once(' ') else { continue };
+        if name == "nova" {
+            // Labs are the host's.
+            continue;
+        }
         let directory = Path::new("/usr/local").join(directory);
         mkdir(&directory)?;
         link(&directory.join(name))?;

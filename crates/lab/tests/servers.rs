@@ -156,3 +156,61 @@ fn a_killed_server_is_off_and_boots_again() {
     lab.nova(&["reboot", "a"]);
     lab.inside("a", "test -b /dev/xvdb && ip addr show eth0 | grep -q 10.1.0.2");
 }
+
+/// A disk that fails under a server, and that a loop device of the server's own making does not outlive it.
+#[test]
+fn what_a_server_made_goes_with_it() {
+    if !can_run("what_a_server_made_goes_with_it") {
+        return;
+    }
+    let lab = TestLab::new("made");
+    lab.boot("a", &[]);
+    let image = format!("/root/{}.img", lab.name);
+    for end in ["cut", "reboot"] {
+        lab.inside(
+            "a",
+            &format!(
+                "truncate -s 64M {image}; mkfs.ext4 -qF {image}; mount -o loop {image} /mnt; \
+                 losetup -f {image}; (setsid sh -c 'while echo x; do :; done >/mnt/x' >/dev/null 2>&1 &)"
+            ),
+        );
+        assert_eq!(bound_to(&image), 2);
+        match end {
+            "cut" => lab.nova(&["reboot", "--hard", "a"]),
+            _ => lab.nova(&["reboot", "a"]),
+        };
+        assert_eq!(bound_to(&image), 0, "after {end}");
+    }
+}
+
+/// How many loop devices are bound to a file of this path, on whatever file system.
+fn bound_to(path: &str) -> usize {
+    let devices = std::fs::read_dir("/sys/block").expect("sysfs").flatten();
+    devices.filter(|device| file_is(device, path)).count()
+}
+
+fn file_is(device: &std::fs::DirEntry, path: &str) -> bool {
+    std::fs::read_to_string(device.path().join("loop/backing_file")).is_ok_and(|file| file.trim_end() == path)
+}
+
+#[test]
+fn a_lost_store_is_replaced() {
+    if !can_run("a_lost_store_is_replaced") {
+        return;
+    }
+    let lab = TestLab::new("store");
+    lab.boot("a", &[]);
+    lab.nova(&["volume-create", "--display-name", "v", "1"]);
+    lab.nova(&["volume-attach", "a", "v", "auto"]);
+    lab.inside("a", "mkfs.ext4 -q /dev/xvdb && mount /dev/xvdb /mnt && echo x > /mnt/x && sync /mnt/x");
+    let ps: serde_json::Value = serde_json::from_str(&lab.lab(&["ps", "--json"])).expect("JSON");
+    let ours = ps.as_array().and_then(|labs| labs.iter().find(|entry| entry["lab"] == lab.name.as_str()));
+    let store = ours.expect("this lab is listed")["store_pid"].as_i64().expect("a store runs");
+    let store = rustix::process::Pid::from_raw(store as i32).expect("a pid");
+    rustix::process::kill_process(store, rustix::process::Signal::KILL).expect("kill the store");
+    lab.within(std::time::Duration::from_secs(5), "a", "! dd if=/dev/xvdb of=/dev/null iflag=direct count=1");
+    // Another server is none of its business.
+    lab.boot("b", &[]);
+    lab.nova(&["reboot", "--hard", "a"]);
+    assert_eq!(lab.inside("a", "mount /dev/xvdb /mnt && cat /mnt/x"), "x\n");
+}

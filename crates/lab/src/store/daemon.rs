@@ -44,7 +44,10 @@ impl Started {
         std::fs::create_dir_all(&mount).doing(|| format!("create {}", mount.display()))?;
         let server = Server::bind(&lab.store_socket()).map_err(|error| Error::refused(error.to_string()))?;
         let watch = Arc::new(Watch::new(lab.clone())?);
-        watch.refresh()?;
+        if let Err(error) = watch.refresh() {
+            // One server's trouble must not keep the others from their volumes.
+            eprintln!("{error}");
+        }
         let volumes = Arc::new(Volumes::new(lab.clone()));
         let session = served::mount(&mount).doing(|| format!("mount the store on {}", mount.display()))?;
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);

@@ -111,7 +111,7 @@ impl OpenVolume {
         *cut = true;
         if let Some(unflushed) = &self.unflushed {
             let (lost, total) = unflushed.lock().unwrap_or_else(PoisonError::into_inner).lose(&self.file)?;
-            tracing::info!(lost, total, "power cut of a volatile volume");
+            eprintln!("power cut: {lost} of {total} writes that no flush followed are lost");
         }
         Ok(())
     }

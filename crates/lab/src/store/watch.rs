@@ -130,7 +130,10 @@ impl Watch {
         make_node(&node, FileType::BlockDevice, numbers, NODE_MODE)?;
         watched.watch = inotify::add_watch(&*self.inotify, &node, WatchFlags::CLOSE_WRITE)
             .doing(|| format!("watch {}", node.display()))?;
-        watched.read_table()?;
+        if let Err(error) = watched.read_table() {
+            // A disk that cannot be read is the server's to notice.
+            eprintln!("{error}");
+        }
         Ok(watched)
     }
 
@@ -150,7 +153,7 @@ impl Watch {
             if let Some(watched) = disks.values_mut().find(|watched| watched.watch == watch)
                 && let Err(error) = watched.read_table()
             {
-                tracing::warn!(device = watched.device, %error, "partition table not followed");
+                eprintln!("{error}");
             }
         }
     }
