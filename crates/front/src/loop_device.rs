@@ -211,6 +211,7 @@ impl LoopDevice {
 
     /// Writes out what is cached, unbinds the device and removes its node: afterwards the file below is free, once
     /// every copy of the descriptor elsewhere (a holder's) is closed too.
+    /// Closing the last copy is what unbinds; with a holder that is its `forget`, which waits for the file below as well.
     ///
     /// # Errors
     /// `Busy` while anyone else has it open or mounted, `Io` where the write-out fails; the device is as before then.

@@ -79,9 +79,23 @@ impl Drop for Held {
         // After a failed test: whoever serves must be gone before what it served is unmounted.
         let _ = self.holder.kill();
         let _ = self.worker().map(|worker| rustix::process::kill_process(worker, Signal::KILL));
-        let _ = self.holder.wait();
+        if !std::thread::panicking() {
+            let _ = self.holder.wait();
+        }
         for mount in ["mnt", "on"] {
             let _ = rustix::mount::unmount(self.path(mount), rustix::mount::UnmountFlags::DETACH);
+        }
+    }
+}
+
+/// Ends whoever serves when the test has failed, so that a client that waits for an answer gets an error.
+struct EndOnPanic<'a>(&'a Held);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = rustix::process::kill_process(Pid::from_child(&self.0.holder), Signal::KILL);
+            let _ = self.0.worker().map(|worker| rustix::process::kill_process(worker, Signal::KILL));
         }
     }
 }
@@ -111,6 +125,7 @@ fn no_record_is_lost_when_the_worker_is_killed() {
             }
             Ok(())
         });
+        let _end = EndOnPanic(&held);
         for kill in 1..=KILLS {
             reached(kill * RECORDS_BETWEEN);
             held.kill_worker();
@@ -140,21 +155,41 @@ fn no_record_is_lost_when_the_worker_is_killed() {
     assert!(!held.path("drbd0").exists() && !held.is_mounted());
 }
 
-/// Everything is killed at once while the page cache above is dirty: the kernel lets go of it all, with errors, and waits
-/// for nobody who is dead.
+/// Everything is killed while the page cache above is dirty: the kernel lets go of it all, with errors, and waits for nobody
+/// who is dead, whoever dies last.
 #[test]
 fn nothing_hangs_when_all_are_killed() {
     if !can_bind("nothing_hangs_when_all_are_killed") {
         return;
     }
-    let mut held = Held::start();
-    let user = File::options().write(true).open(held.path("drbd0")).unwrap();
-    user.write_all_at(&vec![7; 32 << 20], 0).unwrap();
-    drop(user);
-    let worker = held.worker().unwrap();
-    held.holder.kill().unwrap();
-    rustix::process::kill_process(worker, Signal::KILL).unwrap();
-    wait_until("the holder ends", || held.holder.try_wait().unwrap().is_some());
-    wait_until("the worker ends", || !Path::new(&format!("/proc/{}", worker.as_raw_nonzero())).exists());
-    wait_until("the mount is dead", || held.path("on").metadata().is_err());
+    for worker_dies_last in [true, false] {
+        let mut held = Held::start();
+        let user = File::options().write(true).open(held.path("drbd0")).unwrap();
+        user.write_all_at(&vec![7; 32 << 20], 0).unwrap();
+        drop(user);
+        let holder = Pid::from_child(&held.holder);
+        let worker = held.worker().unwrap();
+        if worker_dies_last {
+            held.holder.kill().unwrap();
+            wait_until("the holder ends", || held.holder.try_wait().unwrap().is_some());
+            rustix::process::kill_process(worker, Signal::KILL).unwrap();
+        } else {
+            // Stopped, it does not start a successor.
+            rustix::process::kill_process(holder, Signal::STOP).unwrap();
+            rustix::process::kill_process(worker, Signal::KILL).unwrap();
+            wait_until("the worker is dead", || is_dead(worker));
+            held.holder.kill().unwrap();
+        }
+        wait_until("the holder ends", || held.holder.try_wait().unwrap().is_some());
+        wait_until("the worker ends", || is_dead(worker));
+        wait_until("the mount is dead", || held.path("on").metadata().is_err());
+    }
+}
+
+/// Gone, or a zombie without threads: nothing of it is open any more.
+fn is_dead(pid: Pid) -> bool {
+    let process = format!("/proc/{}", pid.as_raw_nonzero());
+    let threads = std::fs::read_dir(format!("{process}/task")).map_or(0, Iterator::count);
+    let stat = std::fs::read_to_string(format!("{process}/stat")).unwrap_or_default();
+    threads == 0 || threads == 1 && stat.contains(") Z ")
 }
