@@ -1,0 +1,236 @@
+//! drbdadm as a program, against a control server that plays the daemon.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, Output};
+use std::sync::Mutex;
+use std::thread;
+
+use control::Server;
+use drbd_engine::admin::{Command, Refusal, ReplicationProtocol, Response};
+use drbd_engine::status::{Counters, DeviceFlags, DeviceStatus, ResourceStatus};
+use drbd_format::names::{ConnectionState, DiskState, Role};
+
+fn program() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().join("examples/drbdadm")
+}
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    /// A run directory, and a configuration of r0 between this machine and another, both on loopback.
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::create_dir(directory.path().join("drbd")).unwrap();
+        let disk = directory.path().join("disk");
+        std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
+        let uname = Process::new("uname").arg("-n").output().unwrap();
+        let node = String::from_utf8(uname.stdout).unwrap().trim().to_owned();
+        let text = format!(
+            "resource r0 {{\n  net {{ ping-int 3; rr-conflict violently; }}\n  syncer {{ rate 30M; }}\n  on {node} {{ device \
+             /dev/drbd7; disk {}; address 127.0.0.1:7788; meta-disk internal; }}\n  on elsewhere {{ device \
+             /dev/drbd7; disk /dev/null; address 127.0.0.1:7789; meta-disk internal; }}\n}}\n",
+            disk.display()
+        );
+        std::fs::write(directory.path().join("drbd.conf"), text).unwrap();
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn run(&self, words: &[&str]) -> (i32, String, String) {
+        let Output { status, stdout, stderr } = Process::new(program())
+            .arg("-c")
+            .arg(self.path("drbd.conf"))
+            .args(words)
+            .env("LOCKSTEP_RUN", self.directory.path())
+            .env_remove("LOCKSTEP_ERA")
+            .output()
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (status.code().unwrap(), text(stdout), text(stderr))
+    }
+
+    /// Runs `test` while a daemon answers as `answer` says; returns the commands it got, but for questions of state.
+    fn with_daemon(
+        &self,
+        answer: impl Fn(&Command) -> Response + Send + Sync,
+        test: impl FnOnce(),
+    ) -> Vec<Command> {
+        let server = Server::bind(&self.path("drbd/control.sock")).unwrap();
+        let stopper = server.stopper();
+        let commands = Mutex::new(Vec::new());
+        thread::scope(|scope| {
+            let commands = &commands;
+            scope.spawn(move || {
+                server.serve(move |_, command: Command| {
+                    let response = answer(&command);
+                    if !matches!(command, Command::Status { .. }) {
+                        commands.lock().unwrap().push(command);
+                    }
+                    response
+                })
+            });
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
+            stopper.stop();
+            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        });
+        commands.into_inner().unwrap()
+    }
+}
+
+fn done() -> Response {
+    Response::Done { warnings: Vec::new() }
+}
+
+fn connected() -> ResourceStatus {
+    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
+    ResourceStatus {
+        name: "r0".into(),
+        role: Role::Primary,
+        peer_role: Role::Secondary,
+        connection: ConnectionState::Connected,
+        protocol: Some(ReplicationProtocol::C),
+        addresses: Some((address("127.0.0.1:7788"), address("127.0.0.1:7789"))),
+        devices: vec![DeviceStatus {
+            volume: 0,
+            minor: 7,
+            connection: ConnectionState::SyncSource,
+            disk: DiskState::UpToDate,
+            peer_disk: DiskState::Inconsistent,
+            size_sectors: 130_992,
+            backing: "/dev/sda".into(),
+            uuids: [0; 4],
+            md_flags: 0,
+            flags: DeviceFlags::default(),
+            counters: Counters { out_of_sync_kib: 16_374, ..Counters::default() },
+            sync: None,
+        }],
+    }
+}
+
+fn names(commands: &[Command]) -> Vec<String> {
+    let name =
+        |command| serde_json::to_value(command).unwrap().as_object().unwrap().keys().next().unwrap().clone();
+    commands.iter().map(name).collect()
+}
+
+#[test]
+fn up_makes_attaches_and_connects_and_skips_what_is_there() {
+    let place = Place::new();
+    let (status, ..) = place.run(&["create-md", "r0"]);
+    assert_eq!(status, 0);
+    let nothing = |command: &Command| match command {
+        Command::Status { .. } => Response::Status(Vec::new()),
+        _ => done(),
+    };
+    let commands = place.with_daemon(nothing, || {
+        let (status, _, stderr) = place.run(&["up", "r0"]);
+        assert_eq!((status, stderr.as_str()), (0, "r0: `rr-conflict violently` is not acted on\n"));
+    });
+    assert_eq!(names(&commands), ["new-resource", "new-minor", "attach", "connect"]);
+    let Command::Attach { minor: 7, options, .. } = &commands[2] else { panic!("{commands:?}") };
+    assert_eq!(options.resync_rate_kib_per_s, 30 << 10);
+    let Command::Connect { options, peer, .. } = &commands[3] else { panic!("{commands:?}") };
+    assert_eq!((options.ping_int_s, peer.port()), (3, 7789));
+
+    let all = |command: &Command| match command {
+        Command::Status { .. } => Response::Status(vec![connected()]),
+        _ => done(),
+    };
+    let place = Place::new();
+    assert!(place.with_daemon(all, || assert_eq!(place.run(&["up", "all"]).0, 0)).is_empty());
+    let place = Place::new();
+    let commands = place.with_daemon(all, || assert_eq!(place.run(&["adjust", "all"]).0, 0));
+    assert_eq!(names(&commands), ["disk-options", "net-options"]);
+}
+
+#[test]
+fn refusals_have_the_originals_words_and_statuses() {
+    for (code, verb, text, status) in [
+        (-2, "primary", "7: State change failed: (-2) Need access to UpToDate data\n", 17),
+        (-1, "primary", "7: State change failed: (-1) Multiple primaries not allowed by config\n", 11),
+        (-12, "secondary", "7: State change failed: (-12) Device is held open by someone\n", 11),
+        (127, "detach", "7: Failure: (127) Device minor not allocated\n", 10),
+    ] {
+        // One server for each: a child that another test is just forking may hold a listener that was closed.
+        let place = Place::new();
+        place.with_daemon(
+            |_| Response::Refused(Refusal { code, detail: String::new() }),
+            || {
+                let call = format!("Command 'drbdsetup-84 {verb} 7' terminated with exit code {status}\n");
+                assert_eq!(place.run(&[verb, "r0"]), (status, String::new(), format!("{text}{call}")));
+            },
+        );
+    }
+}
+
+#[test]
+fn states_are_printed_as_drbdsetup_does() {
+    let place = Place::new();
+    place.with_daemon(
+        |_| Response::Status(vec![connected()]),
+        || {
+            for (verb, text) in [
+                ("role", "Primary/Secondary\n"),
+                ("cstate", "SyncSource\n"),
+                ("dstate", "UpToDate/Inconsistent\n"),
+                (
+                    "status",
+                    "r0 role:Primary\n  disk:UpToDate\n  peer role:Secondary\n    replication:SyncSource \
+                     peer-disk:Inconsistent done:75.00\n\n",
+                ),
+            ] {
+                assert_eq!(place.run(&[verb, "r0"]), (0, text.to_owned(), String::new()), "{verb}");
+            }
+            let (status, json, _) = place.run(&["status", "--json"]);
+            let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+            assert_eq!(status, 0);
+            assert_eq!(json[0]["devices"][0]["disk-state"], "UpToDate");
+            assert_eq!(json[0]["connections"][0]["peer_devices"][0]["percent-in-sync"], 75.0);
+            let (status, _, stderr) = place.run(&["create-md", "--force", "r0"]);
+            assert!(status == 20 && stderr.starts_with("Device '7' is configured!\n"), "{stderr}");
+        },
+    );
+}
+
+#[test]
+fn without_a_daemon_nothing_is_configured() {
+    let place = Place::new();
+    let call = "Command 'drbdsetup-84 role 7' terminated with exit code 10\n";
+    let text = "7: Failure: (127) Device minor not allocated\nadditional info from kernel:\nunknown minor\n";
+    assert_eq!(place.run(&["role", "r0"]), (10, String::new(), format!("{text}{call}")));
+    let (status, _, stderr) = place.run(&["status", "r0"]);
+    assert!(status == 10 && stderr.starts_with("r0: No such resource\n"), "{stderr}");
+    assert_eq!(place.run(&["create-md", "r0"]).0, 0);
+    assert_eq!(place.run(&["dstate", "r0"]), (0, "Inconsistent\n".into(), String::new()));
+    assert!(!Path::new(&place.path("drbd/control.sock")).exists(), "asking starts no daemon");
+}
+
+#[test]
+fn what_the_configuration_does_not_have_is_said() {
+    let place = Place::new();
+    let (status, _, stderr) = place.run(&["primary", "r1"]);
+    assert_eq!(status, 1);
+    assert_eq!(stderr, "'r1' not defined in your config (for this host).\nDid you mean 'r0'?\n");
+    let (status, _, stderr) = place.run(&["primary", "r0/3"]);
+    assert_eq!((status, stderr.as_str()), (1, "'r0/3': resource r0 has no volume '3'; it has 0.\n"));
+    let (status, _, stderr) = place.run(&["down", "r0/0"]);
+    assert!(status == 1 && stderr.contains("operates on whole resources"), "{stderr}");
+
+    let text = std::fs::read_to_string(place.path("drbd.conf")).unwrap();
+    std::fs::write(place.path("drbd.conf"), text.replace("127.0.0.1:7788", "192.0.2.77:7788")).unwrap();
+    let (status, _, stderr) = place.run(&["up", "r0"]);
+    assert!(status == 10 && stderr.contains("IP 192.0.2.77 not found on this host"), "{stderr}");
+    let section = text.lines().find(|line| line.starts_with("  on ")).unwrap();
+    let node = section.split_whitespace().nth(1).unwrap();
+    std::fs::write(place.path("drbd.conf"), text.replace(&format!("on {node} "), "on somebody ")).unwrap();
+    let (status, _, stderr) = place.run(&["up", "r0"]);
+    assert_eq!(status, 1);
+    assert!(stderr.ends_with("It is defined for elsewhere, somebody.\n"), "{stderr}");
+}
