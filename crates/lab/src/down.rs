@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
+use uuid::Uuid;
 
 use crate::cgroup;
 use crate::disk;
@@ -83,12 +84,20 @@ pub fn processes(lab: &Lab) -> Vec<Process> {
 }
 
 fn unbind_loops(lab: &Lab, records: &Records) -> Result<()> {
-    let ids: Vec<String> = records.volumes.iter().map(|volume| volume.id.to_string()).collect();
+    // A loop device on a file of a dead store's mount tells the file's name only.
+    let names: Vec<String> = fs::read_dir(lab.state_dir().join("volumes"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| Some(entry.path().file_stem()?.to_str()?.to_owned()))
+        .chain(records.volumes.iter().map(|volume| volume.id.to_string()))
+        .filter(|name| name.parse::<Uuid>().is_ok())
+        .collect();
     let mut done = Ok(());
     for (device, path) in LoopDevice::bound() {
         let ours = path.starts_with(lab.state_dir())
             || path.starts_with(lab.run_dir())
-            || ids.iter().any(|id| path.to_string_lossy().contains(id));
+            || names.iter().any(|name| path.to_string_lossy().contains(name));
         if ours {
             partition::clear(device);
             let unbound = device.unbind(PATIENCE).doing(|| format!("unbind {}", device.node().display()));

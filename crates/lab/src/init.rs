@@ -147,7 +147,6 @@ fn go_down() {
     if let Err(error) = Leftovers::of(1).clear() {
         eprintln!("{error}");
     }
-    rustix::fs::sync();
 }
 
 /// Whether a process runs this very program.

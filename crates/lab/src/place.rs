@@ -139,7 +139,8 @@ pub struct LabLock {
     _file: File,
 }
 
-/// Writes `value` as JSON so that a reader finds either the old file or the whole new one.
+/// Writes `value` as JSON so that a reader finds either the old file or the whole new one. Nothing is flushed:
+/// a crash of the machine ends the lab's servers anyhow, and must not make every tool wait for its disk before.
 ///
 /// # Errors
 /// The system's refusal.
@@ -151,7 +152,6 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
         let fresh = path.with_extension("new");
         let mut file = File::create(&fresh)?;
         file.write_all(&serde_json::to_vec_pretty(value)?)?;
-        file.sync_data()?;
         fs::rename(&fresh, path)
     };
     write().doing(|| format!("write {}", path.display()))

@@ -132,8 +132,17 @@ fn down_finds_everything_after_crashes() {
     std::fs::remove_dir_all(run.join("servers")).expect("remove");
     let records = std::path::Path::new("/var/lib/lockstep/lab").join(&lab.name).join("lab.json");
     std::fs::write(records, "{ \"magic\": ").expect("spoil");
+    let bound = || {
+        let devices = std::fs::read_dir("/sys/block").expect("sysfs").flatten();
+        let files = devices.filter_map(|d| std::fs::read_to_string(d.path().join("loop/backing_file")).ok());
+        let ids: Vec<_> =
+            ours["volumes"].as_array().expect("volumes").iter().map(|v| v["id"].as_str()).collect();
+        files.filter(|file| ids.iter().flatten().any(|id| file.contains(id))).count()
+    };
+    assert_eq!(bound(), 2);
     lab.lab(&["down"]);
     assert_eq!(lab.traces(), Vec::<String>::new());
+    assert_eq!(bound(), 0);
 }
 
 #[test]
