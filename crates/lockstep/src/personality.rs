@@ -31,6 +31,12 @@ pub const PERSONALITIES: &[Personality] = &[
         link: None,
     },
     Personality {
+        name: "drbd",
+        entry: drbd_node::daemon,
+        description: "The DRBD daemon of this server: `drbd daemon|upgrade|stop`",
+        link: None,
+    },
+    Personality {
         name: "proc",
         entry: drbd_tools::proc_drbd,
         description: "Print what the kernel's module would have in /proc: `proc drbd`",
