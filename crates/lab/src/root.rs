@@ -14,6 +14,7 @@ use rustix::mount::{
     MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
 };
 
+use crate::catalog;
 use crate::error::{Doing, Result};
 use crate::mountinfo;
 use crate::place::{Lab, STATE_ROOT};
@@ -34,6 +35,10 @@ const LOOP_DEVICES: u32 = 256;
 
 /// Words that end a server, and the scripts of that name in it.
 const POWER_WORDS: &[&str] = &["reboot", "poweroff", "halt", "shutdown"];
+
+/// What the tutorial's distributions had for its lines to call, in servers of its images.
+const ERA_SCRIPTS: &[(&str, &str)] =
+    &[("apt-get", include_str!("era/apt-get")), ("service", include_str!("era/service"))];
 
 fn mkdir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).doing(|| format!("create {}", path.display()))
@@ -76,7 +81,7 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     rustix::process::pivot_root(".", ".").doing(|| "pivot_root".into())?;
     unmount(".", UnmountFlags::DETACH).doing(|| "leave the host's root".into())?;
     std::env::set_current_dir("/").doing(|| "enter /".into())?;
-    links()
+    links(server)
 }
 
 /// Mounts the host's file system at `lower` on `target`, where changes go to `directory`.
@@ -240,7 +245,7 @@ fn inject(source: &Path, root: &Path, inside: &str, mode: u32) -> Result<()> {
 
 /// Puts Lockstep's names before the host's programs: the program tells which names it has (`lockstep --names`,
 /// lines of a name and the directory below an installation's prefix), and mount(8) looks in /sbin only.
-fn links() -> Result<()> {
+fn links(server: &Server) -> Result<()> {
     let listing = Command::new(PROGRAM).arg("--names").output().doing(|| format!("run {PROGRAM} --names"))?;
     for line in String::from_utf8_lossy(&listing.stdout).lines() {
         let Some((name, directory)) = line.split_once(' ') else { continue };
@@ -256,14 +261,19 @@ fn links() -> Result<()> {
         }
     }
     for word in POWER_WORDS {
-        let path = Path::new("/usr/local/sbin").join(word);
-        mkdir(Path::new("/usr/local/sbin"))?;
-        let script = format!("#!/bin/sh\nexec {PROGRAM} lab server-power {word} \"$@\"\n");
-        fs::write(&path, script)
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .doing(|| format!("write {}", path.display()))?;
+        script(word, &format!("#!/bin/sh\nexec {PROGRAM} lab server-power {word} \"$@\"\n"))?;
     }
-    Ok(())
+    let era = catalog::IMAGES.iter().find(|image| image.id == server.image).and_then(|image| image.era);
+    era.map_or(Ok(()), |_| ERA_SCRIPTS.iter().try_for_each(|(name, text)| script(name, text)))
+}
+
+/// Writes a program of the server's own, found before the host's of that name.
+fn script(name: &str, text: &str) -> Result<()> {
+    let path = Path::new("/usr/local/sbin").join(name);
+    mkdir(Path::new("/usr/local/sbin"))?;
+    fs::write(&path, text)
+        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+        .doing(|| format!("write {}", path.display()))
 }
 
 fn link(path: &Path) -> Result<()> {

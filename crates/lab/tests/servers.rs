@@ -59,9 +59,12 @@ fn a_server_is_its_own_machine() {
     // Orphans are reaped, the root survives a reboot, /tmp and /run do not.
     lab.inside("drbd0", "echo kept > /etc/kept; touch /run/lost; (setsid sleep 0.01 &) ; sleep 0.1");
     assert_eq!(lab.inside("drbd0", "ps ax -o stat= | grep -c Z; true").trim(), "0");
-    let answer = lab.ssh("drbd0", "reboot");
+    let answer = lab.ssh("drbd0", "apt-get update && apt-get upgrade -y && reboot");
     assert_eq!(answer.status, 0, "{}", answer.stderr);
     assert_eq!(lab.inside("drbd0", "cat /etc/kept; ls /tmp; ls /run | grep lost; true"), "kept\n");
+
+    let said = lab.inside("drbd0", "apt-get install drbd8-utils linux-image-extra-virtual -y");
+    assert!(said.contains("drbd8-utils is already the newest version."), "{said}");
 
     let answer = lab.ssh("drbd0", "poweroff; sleep 60");
     assert_eq!(answer.status, 255, "{}", answer.stderr);
