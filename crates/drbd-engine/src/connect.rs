@@ -226,9 +226,11 @@ impl Resource {
             let which = if is_data { "S" } else { "M" };
             self.turn.log(Level::Warning, format_args!("initial packet {which} crossed"));
             if keep {
+                // The peer takes ours, and dials back the other one.
                 return self.close(socket, false);
             }
             *(if is_data { &mut self.link.data } else { &mut self.link.meta }) = Some(socket);
+            self.link.early_features = self.link.early_features.take().filter(|_| !is_data);
             self.close(own, false);
         } else {
             *place = Some(socket);
@@ -237,7 +239,7 @@ impl Resource {
             self.link.resolves_conflicts = true;
         }
         self.introduce_if_complete();
-        if self.link.stage == Stage::Sockets {
+        if self.link.stage == Stage::Sockets && is_data {
             self.dial();
         }
     }
@@ -255,6 +257,9 @@ impl Resource {
         self.turn.out.push(Action::StopListening);
         self.advance(Stage::Features);
         self.link.send(&mut self.turn, 0, Packet::ConnectionFeatures(FEATURES), None);
+        if let Some(theirs) = self.link.early_features.take() {
+            self.features_received(theirs);
+        }
     }
 
     fn advance(&mut self, stage: Stage) {
@@ -265,6 +270,11 @@ impl Resource {
 
     /// The peer's features.
     pub(crate) fn features_received(&mut self, theirs: Features) {
+        if self.link.stage == Stage::Sockets {
+            // Its other socket is still on the way: data and meta socket keep no common order.
+            self.link.early_features = Some(theirs);
+            return;
+        }
         if self.link.stage != Stage::Features {
             return self.misbehaved("ConnectionFeatures at the wrong time");
         }
@@ -379,6 +389,7 @@ impl Resource {
             Stage::Sockets => {
                 if self.link.data == Some(socket) {
                     self.link.data = None;
+                    self.link.early_features = None;
                 } else {
                     self.link.meta = None;
                 }
@@ -435,6 +446,7 @@ impl Resource {
             self.close(socket, drain);
         }
         self.link.stage = Stage::Sockets;
+        self.link.early_features = None;
         self.link.stage_deadline = None;
         self.link.dial_at = None;
         self.link.pinged_at = None;

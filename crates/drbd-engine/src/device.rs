@@ -350,6 +350,22 @@ impl Device {
             || self.flushes.values().any(|f| f.request.is_some())
     }
 
+    /// What is held or under way; none if nothing is.
+    pub fn leftovers(&self) -> Option<&'static str> {
+        let kinds = [
+            (!self.locks.is_idle(), "a locked range"),
+            (!self.operations.is_empty(), "an operation at the disk"),
+            (!self.parts.is_empty() || !self.writes.is_empty(), "a change of the front"),
+            (!self.reads.is_empty(), "a read of the front"),
+            (!self.flushes.is_empty(), "a flush"),
+            (!self.peer_writes.is_empty(), "a write of the peer"),
+            (!self.peer_reads.is_empty(), "a read of the peer"),
+            (!self.held.is_empty() || !self.withheld.is_empty(), "a request that is held back"),
+            (self.resync.is_some(), "a resync"),
+        ];
+        kinds.into_iter().find_map(|(is_left, what)| is_left.then_some(what))
+    }
+
     /// Marks blocks as differing; only where there is a bitmap.
     pub fn set_out_of_sync(&mut self, range: SectorRange) {
         if let Some(disk) = &mut self.disk {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use drbd_format::names::ConnectionState;
-use drbd_format::wire::{Agreed, BlockAck, Packet};
+use drbd_format::wire::{Agreed, BlockAck, Features, Packet};
 
 use crate::admin::NetOptions;
 use crate::event::{Action, Slice, SocketId, Ticket};
@@ -133,6 +133,8 @@ pub struct Link {
     pub unnamed: Vec<SocketId>,
     /// How far the handshake is.
     pub stage: Stage,
+    /// The peer's features, if they came before the meta socket had its name: the two sockets are not ordered.
+    pub early_features: Option<Features>,
     /// What is spoken.
     pub agreed: Agreed,
     /// Ours, while we authenticate.
@@ -175,6 +177,7 @@ impl Link {
             meta: None,
             unnamed: Vec::new(),
             stage: Stage::Sockets,
+            early_features: None,
             agreed: Agreed::NOTHING,
             challenge: [0; 64],
             resolves_conflicts: false,

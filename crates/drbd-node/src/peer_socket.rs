@@ -3,11 +3,12 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+use crate::ring::Interest;
 use crate::shell::Chunk;
 
 /// Pieces given to one writev(2).
@@ -40,19 +41,21 @@ pub struct PeerSocket {
     sent: usize,
     /// To be closed once the queue is sent.
     pub draining: bool,
-    /// The kernel takes no more for now: a poll waits for room.
+    /// The kernel takes no more for now.
     pub full: bool,
+    /// What is watched at present.
+    pub watched: Interest,
 }
 
 impl PeerSocket {
     /// Around a connected, non-blocking socket.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd, queue: VecDeque::new(), sent: 0, draining: false, full: false }
+        Self { fd, queue: VecDeque::new(), sent: 0, draining: false, full: false, watched: Interest::READ }
     }
 
     /// Its descriptor.
-    pub fn raw(&self) -> RawFd {
-        self.fd.as_raw_fd()
+    pub fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// Appends to the queue.

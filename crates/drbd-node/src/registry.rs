@@ -60,10 +60,6 @@ impl Registry {
         Self { run, keeper, resources: Mutex::new(BTreeMap::new()) }
     }
 
-    /// The way to the holder.
-    pub fn keeper(&self) -> &Keeper {
-        &self.keeper
-    }
 
     /// Executes a command of the tools.
     pub fn command(&self, command: Command) -> Response {

@@ -1,21 +1,51 @@
 //! The resource's io_uring: operations at disks, and readiness of everything else, in one wait.
+//!
+//! Descriptors are watched by an epoll instance that the ring polls as one: closing a descriptor ends its watch, whereas a
+//! poll in the ring would keep it open.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 use block::Buffer;
 use drbd_engine::event::IoFault;
 use io_uring::{IoUring, opcode, types};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 
 use crate::shell::{Chunk, DiskOp, DiskToken};
 
 /// Entries of the submission queue; more operations wait in the backlog.
 const ENTRIES: u32 = 256;
 
+/// Descriptors reported in one turn at most; the others come in the next.
+const EVENTS_PER_TURN: usize = 64;
+
 /// Zeroes are written in pieces of this size where the disk cannot zero by itself.
 const ZERO_PIECE_BYTES: u64 = 1 << 20;
+
+/// What of a descriptor is watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Interest {
+    /// That it can be read.
+    pub readable: bool,
+    /// That it can be written.
+    pub writable: bool,
+}
+
+impl Interest {
+    /// Only reading.
+    pub const READ: Self = Self { readable: true, writable: false };
+    /// Only writing.
+    pub const WRITE: Self = Self { readable: false, writable: true };
+
+    fn flags(self) -> EventFlags {
+        let mut flags = EventFlags::empty();
+        flags.set(EventFlags::IN, self.readable);
+        flags.set(EventFlags::OUT, self.writable);
+        flags
+    }
+}
 
 /// What a wait brought.
 #[derive(Debug)]
@@ -27,7 +57,7 @@ pub enum Completion {
         /// The buffer of a read.
         outcome: Result<Option<Buffer>, IoFault>,
     },
-    /// A descriptor is ready; it must be armed again.
+    /// The descriptor of this key is ready, and is reported again as long as it is.
     Ready(u64),
 }
 
@@ -62,12 +92,14 @@ enum Work {
 enum Entry {
     Free { next: Option<usize> },
     Disk { token: DiskToken, file: Rc<OwnedFd>, work: Work },
-    Poll { key: u64 },
+    Watch,
 }
 
 /// The ring and what is under way on it.
 pub struct Ring {
     uring: IoUring,
+    epoll: OwnedFd,
+    watched: bool,
     entries: Vec<Entry>,
     free: Option<usize>,
     backlog: std::collections::VecDeque<io_uring::squeue::Entry>,
@@ -86,7 +118,8 @@ impl Ring {
     /// If the kernel has no io_uring or grants none.
     pub fn new() -> io::Result<Self> {
         let uring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(ENTRIES)?;
-        Ok(Self { uring, entries: Vec::new(), free: None, backlog: std::collections::VecDeque::new() })
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        Ok(Self { uring, epoll, watched: false, entries: Vec::new(), free: None, backlog: std::collections::VecDeque::new() })
     }
 
     fn insert(&mut self, entry: Entry) -> usize {
@@ -162,18 +195,36 @@ impl Ring {
         }
     }
 
-    /// Reports once when the descriptor is readable (or writable).
-    pub fn poll(&mut self, key: u64, fd: RawFd, readable: bool, writable: bool) {
-        let mut events = 0;
-        if readable {
-            events |= libc::POLLIN;
-        }
-        if writable {
-            events |= libc::POLLOUT;
-        }
-        let index = self.insert(Entry::Poll { key });
-        let sqe = opcode::PollAdd::new(types::Fd(fd), events as u32).build();
-        self.push(sqe.user_data(index as u64));
+    /// Watches a descriptor until it is closed or `forget`.
+    ///
+    /// # Errors
+    /// From epoll_ctl(2).
+    pub fn watch(&mut self, key: u64, fd: impl AsFd, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, fd, EventData::new_u64(key), interest.flags())?)
+    }
+
+    /// Watches for something else from now on.
+    ///
+    /// # Errors
+    /// From epoll_ctl(2).
+    pub fn rewatch(&mut self, key: u64, fd: impl AsFd, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(key), interest.flags())?)
+    }
+
+    /// Watches no longer.
+    ///
+    /// # Errors
+    /// From epoll_ctl(2).
+    pub fn forget(&mut self, fd: impl AsFd) -> io::Result<()> {
+        Ok(epoll::delete(&self.epoll, fd)?)
+    }
+
+    fn take_ready(&mut self, out: &mut Vec<Completion>) -> io::Result<()> {
+        let mut events = Vec::with_capacity(EVENTS_PER_TURN);
+        let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
+        epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&now))?;
+        out.extend(events.iter().map(|event| Completion::Ready(event.data.u64())));
+        Ok(())
     }
 
     fn refill(&mut self) {
@@ -191,6 +242,12 @@ impl Ring {
     /// # Errors
     /// Of io_uring_enter(2), beside interruption.
     pub fn wait(&mut self, timeout: Option<Duration>, out: &mut Vec<Completion>) -> io::Result<()> {
+        if !self.watched {
+            self.watched = true;
+            let index = self.insert(Entry::Watch);
+            let sqe = opcode::PollAdd::new(types::Fd(self.epoll.as_raw_fd()), libc::POLLIN as u32).build();
+            self.push(sqe.user_data(index as u64));
+        }
         self.refill();
         let immediately = !self.backlog.is_empty() || !self.uring.completion().is_empty();
         let timespec = timeout.map(|t| types::Timespec::from(t));
@@ -213,13 +270,16 @@ impl Ring {
         for (index, result) in ended {
             self.completed(index as usize, result, out);
         }
+        if !self.watched {
+            self.take_ready(out)?;
+        }
         Ok(())
     }
 
     fn completed(&mut self, index: usize, result: i32, out: &mut Vec<Completion>) {
-        if let Entry::Poll { key } = self.entries[index] {
+        if matches!(self.entries[index], Entry::Watch) {
             self.remove(index);
-            out.push(Completion::Ready(key));
+            self.watched = false;
             return;
         }
         if self.goes_on(index, result) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant as Clock;
@@ -18,7 +18,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use socket2::Socket;
 
 use crate::peer_socket::{self, DIAL_TIMEOUT, PeerSocket};
-use crate::ring::{Completion, Ring};
+use crate::ring::{Completion, Interest, Ring};
 use crate::shell::{Area, Chunk, DiskOp, DiskToken, Ports, Shell};
 
 /// Bytes read from one socket in a turn, so that the other sources get theirs.
@@ -30,8 +30,7 @@ mod key {
     pub const LISTENER: u64 = 1;
     pub const DIAL: u64 = 2;
     pub const FRONT: u64 = 1 << 32;
-    pub const SOCKET_IN: u64 = 2 << 32;
-    pub const SOCKET_OUT: u64 = 3 << 32;
+    pub const SOCKET: u64 = 2 << 32;
     pub const KIND: u64 = 0xffff_ffff << 32;
 }
 
@@ -204,7 +203,7 @@ impl Ports for World {
     fn dial(&mut self, local: SocketAddr, peer: SocketAddr) {
         match peer_socket::dial(local, peer) {
             Ok(socket) => {
-                self.ring.poll(key::DIAL, socket.as_raw_fd(), false, true);
+                self.dial_failed = self.ring.watch(key::DIAL, &socket, Interest::WRITE).is_err();
                 self.dialling = Some((socket, Clock::now()));
             }
             Err(error) => {
@@ -265,10 +264,6 @@ pub struct Worker {
     shell: Shell<World>,
     commands: Receiver<Command>,
     wake: std::sync::Arc<OwnedFd>,
-    wake_polled: bool,
-    listener_polled: bool,
-    fronts_polled: std::collections::BTreeSet<u32>,
-    sockets_polled: std::collections::BTreeSet<u64>,
     draining: Vec<Sender<()>>,
     stopping: Option<Sender<()>>,
 }
@@ -325,16 +320,16 @@ impl Worker {
             shell: Shell::new(engine, world),
             commands,
             wake,
-            wake_polled: false,
-            listener_polled: false,
-            fronts_polled: std::collections::BTreeSet::new(),
-            sockets_polled: std::collections::BTreeSet::new(),
             draining: Vec::new(),
             stopping: None,
         }
     }
 
     fn run(mut self) {
+        if let Err(error) = self.shell.ports.ring.watch(key::COMMANDS, &*self.wake, Interest::READ) {
+            tracing::error!(%error, "commands cannot be watched");
+            return;
+        }
         let mut completions = Vec::new();
         while self.stopping.is_none() {
             self.settle();
@@ -383,10 +378,7 @@ impl Worker {
             }
             match socket.flush() {
                 Ok(true) => {}
-                Ok(false) => {
-                    socket.full = true;
-                    world.ring.poll(key::SOCKET_OUT | id, socket.raw(), false, true);
-                }
+                Ok(false) => socket.full = true,
                 Err(_) => broken.push(id),
             }
         }
@@ -403,46 +395,36 @@ impl Worker {
         self.shell.ended(SocketId(id));
     }
 
-    /// Asks to be told of everything that is not yet watched.
+    /// Watches what is to be watched in the present state.
     fn arm(&mut self) {
         let world = &mut self.shell.ports;
-        if !self.wake_polled {
-            self.wake_polled = true;
-            world.ring.poll(key::COMMANDS, self.wake.as_raw_fd(), true, false);
-        }
         if let Some((local, _)) = world.listening
             && world.listener.is_none()
         {
-            match peer_socket::listen(local) {
-                Ok(listener) => {
-                    world.listener = Some(listener);
-                    self.listener_polled = false;
-                }
+            let listener = peer_socket::listen(local).and_then(|listener| {
+                world.ring.watch(key::LISTENER, &listener, Interest::READ)?;
+                Ok(listener)
+            });
+            match listener {
+                Ok(listener) => world.listener = Some(listener),
                 Err(error) => tracing::warn!(%local, %error, "cannot listen; trying again"),
             }
         }
-        if let Some(listener) = &world.listener
-            && !self.listener_polled
-        {
-            self.listener_polled = true;
-            world.ring.poll(key::LISTENER, listener.as_raw_fd(), true, false);
-        }
-        for (&number, served) in &world.fronts {
-            if self.draining.is_empty() && served.leaving.is_none() && self.fronts_polled.insert(number) {
-                world.ring.poll(
-                    key::FRONT | u64::from(number),
-                    served.front.as_fd().as_raw_fd(),
-                    true,
-                    false,
-                );
-            }
-        }
         let wants_data = self.shell.engine.wants_data();
-        for (&id, socket) in &world.sockets {
+        let mut broken = Vec::new();
+        for (&id, socket) in &mut world.sockets {
             let wanted = wants_data || self.shell.engine.is_meta_socket(SocketId(id));
-            if wanted && !socket.draining && self.sockets_polled.insert(id) {
-                world.ring.poll(key::SOCKET_IN | id, socket.raw(), true, false);
+            let interest = Interest { readable: wanted && !socket.draining, writable: socket.full };
+            if interest == socket.watched {
+                continue;
             }
+            socket.watched = interest;
+            if world.ring.rewatch(key::SOCKET | id, socket.descriptor(), interest).is_err() {
+                broken.push(id);
+            }
+        }
+        for id in broken {
+            self.socket_ended(id);
         }
     }
 
@@ -478,11 +460,11 @@ impl Worker {
                 let number = key & !key::KIND;
                 match key & key::KIND {
                     key::FRONT => self.poll_front(number as u32),
-                    key::SOCKET_IN => self.read_socket(number),
                     _ => {
                         if let Some(socket) = self.shell.ports.sockets.get_mut(&number) {
                             socket.full = false;
                         }
+                        self.read_socket(number);
                     }
                 }
             }
@@ -490,7 +472,6 @@ impl Worker {
     }
 
     fn accept(&mut self) {
-        self.listener_polled = false;
         loop {
             let world = &mut self.shell.ports;
             let (Some(listener), Some((_, peer))) = (&world.listener, world.listening) else { return };
@@ -522,12 +503,20 @@ impl Worker {
         let world = &mut self.shell.ports;
         world.sockets_made += 1;
         let id = world.sockets_made;
+        // A dialled socket was watched while it connected.
+        let _ = world.ring.forget(&socket);
+        if let Err(error) = world.ring.watch(key::SOCKET | id, &socket, Interest::READ) {
+            tracing::error!(%error, "a connection cannot be watched");
+            if outgoing {
+                self.shell.handle(Event::DialFailed);
+            }
+            return;
+        }
         world.sockets.insert(id, PeerSocket::new(socket.into()));
         self.shell.opened(SocketId(id), outgoing);
     }
 
     fn read_socket(&mut self, id: u64) {
-        self.sockets_polled.remove(&id);
         let mut left = READ_BYTES_PER_TURN;
         while left > 0 {
             let read = |world: &mut World, space: &mut [u8]| match world.sockets.get(&id) {
@@ -547,7 +536,6 @@ impl Worker {
     }
 
     fn poll_front(&mut self, number: u32) {
-        self.fronts_polled.remove(&number);
         let mut requests = Vec::new();
         let Some(served) = self.shell.ports.fronts.get_mut(&number) else { return };
         if served.leaving.is_some() || !self.draining.is_empty() {
@@ -600,7 +588,6 @@ impl Worker {
     }
 
     fn take_commands(&mut self) {
-        self.wake_polled = false;
         let _ = rustix::io::read(&*self.wake, &mut [0; 8]);
         while let Ok(command) = self.commands.try_recv() {
             self.command(command);
@@ -634,12 +621,22 @@ impl Worker {
                 }
             }
             Command::AddFront { volume, number, front, reply } => {
+                if let Err(error) =
+                    self.shell.ports.ring.watch(key::FRONT | u64::from(number), front.as_fd(), Interest::READ)
+                {
+                    // Without an answer the asker knows that it is not served.
+                    tracing::error!(%error, "a front cannot be watched");
+                    return;
+                }
                 let served = ServedFront { volume, front, under_way: 0, leaving: None };
                 self.shell.ports.fronts.insert(number, served);
                 let _ = reply.send(());
             }
             Command::RemoveFront { number, reply } => match self.shell.ports.fronts.get_mut(&number) {
-                Some(served) => served.leaving = Some(reply),
+                Some(served) => {
+                    let _ = self.shell.ports.ring.forget(served.front.as_fd());
+                    served.leaving = Some(reply);
+                }
                 None => {
                     let _ = reply.send(None);
                 }
@@ -647,7 +644,13 @@ impl Worker {
             Command::Status(reply) => {
                 let _ = reply.send(self.shell.engine.status());
             }
-            Command::Drain(reply) => self.draining.push(reply),
+            Command::Drain(reply) => {
+                let world = &mut self.shell.ports;
+                for served in world.fronts.values() {
+                    let _ = world.ring.forget(served.front.as_fd());
+                }
+                self.draining.push(reply);
+            }
             Command::Stop(ended) => self.stopping = Some(ended),
         }
     }
