@@ -9,8 +9,10 @@ use crate::session::Session;
 
 /// Prints the text of /proc/drbd; the version lines alone if no daemon runs.
 pub fn proc_drbd(args: Vec<OsString>) -> ExitCode {
-    if let Some(word) = args.first() {
-        eprintln!("proc drbd: unexpected argument `{}`; it takes none", word.to_string_lossy());
+    // The only text there is; the name may be left out.
+    let word = args.first().filter(|word| args.len() > 1 || *word != "drbd");
+    if let Some(word) = word {
+        eprintln!("proc drbd: unexpected argument `{}`; only `drbd` is there", word.to_string_lossy());
         return ExitCode::from(2);
     }
     let resources = Session::open()
