@@ -1,0 +1,98 @@
+//! What a seed decides once: sizes, options, speeds.
+
+use std::time::Duration;
+
+use drbd_engine::admin::{DiskOptions, NetOptions, ReplicationProtocol};
+use drbd_node::shell::DiskOp;
+
+use crate::rng::Rng;
+use crate::world::{MS, US};
+
+/// The constants of a run.
+#[derive(Debug)]
+pub struct Plan {
+    /// Size of either disk, meta-data included.
+    pub disk_bytes: usize,
+    /// The disk section.
+    pub disk: DiskOptions,
+    /// The net section.
+    pub net: NetOptions,
+    /// One-way latency in nanoseconds, from and to.
+    pub latency: (u64, u64),
+    /// Time of a disk's operation, from and to.
+    pub disk_ns: (u64, u64),
+    /// Time of a flush, from and to.
+    pub flush_ns: (u64, u64),
+    /// Requests of the front under way at most.
+    pub depth: usize,
+    /// Pause between two submissions, from and to.
+    pub pause_ns: (u64, u64),
+    /// Sectors that most requests go to, so that they overlap.
+    pub hot_sectors: u64,
+    /// Node that fails operations, and how many of ten thousand.
+    pub failing: Option<(usize, u64)>,
+}
+
+impl Plan {
+    /// What this seed says.
+    pub fn of(seed: u64) -> Self {
+        let mut rng = Rng::new(seed, 1);
+        // Seven extents of the activity log are the least that may be configured: more are on a large disk only.
+        let large = rng.chance(6);
+        let disk_bytes = if large { 40 << 20 } else { rng.pick(&[1 << 20, 2 << 20, (3 << 20) + 4096 * 5 + 512, 9 << 20]) };
+        let disk = DiskOptions {
+            al_extents: 7,
+            c_plan_ahead_ds: rng.pick(&[0, 20]),
+            resync_rate_kib_per_s: rng.pick(&[4 << 10, 60 << 10]),
+            ..DiskOptions::default()
+        };
+        let protocol = match rng.below(10) {
+            0 => ReplicationProtocol::A,
+            1 => ReplicationProtocol::B,
+            _ => ReplicationProtocol::C,
+        };
+        let net = NetOptions {
+            protocol,
+            cram_hmac_alg: if rng.chance(30) { "sha1".into() } else { String::new() },
+            shared_secret: "dupersupersecret".into(),
+            ping_int_s: rng.pick(&[3, 10]),
+            ping_timeout_ds: rng.pick(&[5, 9]),
+            connect_int_s: rng.pick(&[3, 10]),
+            timeout_ds: rng.pick(&[60, 180]),
+            max_epoch_size: rng.pick(&[1, 4, 2048]),
+            use_rle: rng.chance(50),
+            ..NetOptions::default()
+        };
+        let lan = rng.chance(70);
+        Self {
+            disk_bytes,
+            disk,
+            net,
+            latency: if lan { (50 * US, 300 * US) } else { (100 * US, 40 * MS) },
+            disk_ns: rng.pick(&[(20 * US, 200 * US), (50 * US, 8 * MS)]),
+            flush_ns: rng.pick(&[(50 * US, MS), (MS, 20 * MS)]),
+            depth: rng.pick(&[1, 4, 32]),
+            pause_ns: rng.pick(&[(10 * US, 200 * US), (100 * US, 10 * MS)]),
+            hot_sectors: rng.pick(&[64, 512, 1 << 20]),
+            failing: rng.chance(8).then(|| (rng.below(2) as usize, rng.pick(&[1, 20]))),
+        }
+    }
+
+    /// How long an operation takes.
+    pub fn disk_delay(&self, op: &DiskOp, rng: &mut Rng) -> u64 {
+        let (low, high) = if matches!(op, DiskOp::Flush) { self.flush_ns } else { self.disk_ns };
+        rng.within(low, high)
+    }
+
+    /// How long a segment travels.
+    pub fn latency(&self, rng: &mut Rng) -> u64 {
+        rng.within(self.latency.0, self.latency.1)
+    }
+
+    /// Within this time a whole pair finds together and syncs.
+    pub fn patience(&self) -> Duration {
+        let kib = self.disk_bytes as u64 / 1024;
+        let rate = if self.disk.c_plan_ahead_ds == 0 { self.disk.resync_rate_kib_per_s } else { 4 << 10 };
+        Duration::from_secs(90 + 2 * kib / u64::from(rate))
+    }
+}

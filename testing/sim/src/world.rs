@@ -1,0 +1,339 @@
+//! The world of one run: a clock, a queue of events, two servers, a network between them, and what was promised.
+
+use std::cell::Cell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use drbd_engine::event::Event as EngineEvent;
+use drbd_engine::{Instant, Resource};
+use drbd_format::names::ConnectionState as C;
+use drbd_node::shell::{DiskToken, Shell};
+
+use crate::check::{self, Fault};
+use crate::disk::Disk;
+use crate::model::Model;
+use crate::network::Connection;
+use crate::node::Node;
+use crate::plan::Plan;
+use crate::ports::{Effect, SimPorts};
+use crate::rng::Rng;
+use crate::workload::Workload;
+
+/// A microsecond in the clock's nanoseconds.
+pub const US: u64 = 1_000;
+/// A millisecond.
+pub const MS: u64 = 1_000 * US;
+/// A second.
+pub const S: u64 = 1_000 * MS;
+
+/// The one volume of the one resource.
+pub const VOLUME: u16 = 0;
+
+/// Turns of the timer at one instant before that counts as a loop.
+const TIMER_TURNS_MAX: u32 = 1000;
+
+/// What happens in the world.
+#[derive(Debug)]
+pub enum Event {
+    /// A disk has ended an operation.
+    Disk { node: usize, life: u64, token: DiskToken, number: u64 },
+    /// The engine's deadline.
+    Timer { node: usize, life: u64, at: u64 },
+    /// A dial reaches the other node.
+    DialArrives { from: usize, life: u64 },
+    /// The answer to a dial reaches the dialler.
+    DialDone { from: usize, life: u64, connection: usize },
+    /// A dial has failed.
+    DialFails { from: usize, life: u64 },
+    /// The next item on the wire to an end.
+    Arrives { connection: usize, side: usize },
+    /// The workload submits.
+    Work { generation: u64 },
+}
+
+/// Everything.
+pub struct World {
+    /// Nanoseconds.
+    pub now: Rc<Cell<u64>>,
+    queue: BTreeMap<(u64, u64), Event>,
+    sequence: u64,
+    /// What the seed decided once.
+    pub plan: Plan,
+    /// The two servers.
+    pub nodes: [Node; 2],
+    /// All connections ever.
+    pub connections: Vec<Connection>,
+    /// Nothing passes.
+    pub partitioned: bool,
+    /// Randomness of disks.
+    pub disk_rng: Rng,
+    /// Randomness of the network.
+    pub net_rng: Rng,
+    /// Randomness of the administrator.
+    pub rng: Rng,
+    /// The front's requests.
+    pub work: Workload,
+    /// What it was promised.
+    pub model: Option<Model>,
+    /// Both sides believed to be in sync after the last turn.
+    pub was_in_sync: bool,
+    /// `discard-my-data` was given since both were in sync.
+    pub discarding: bool,
+    /// Since the last power cut of this primary nobody else was promoted.
+    pub unsucceeded: [bool; 2],
+    /// The first thing that went wrong.
+    pub fault: Option<Fault>,
+    /// Print what happens.
+    pub tracing: bool,
+    hash: u64,
+    /// Events handled.
+    pub events: u64,
+}
+
+impl World {
+    /// Two servers, switched off, with fresh disks.
+    pub fn new(seed: u64, tracing: bool) -> Self {
+        let plan = Plan::of(seed);
+        let address = |node: u8| std::net::SocketAddr::from(([172, 16, 16, 4 - node], 7788));
+        let nodes = [0, 1].map(|n| Node::new(address(n), Disk::new(plan.disk_bytes)));
+        Self {
+            now: Rc::new(Cell::new(0)),
+            queue: BTreeMap::new(),
+            sequence: 0,
+            nodes,
+            connections: Vec::new(),
+            partitioned: false,
+            disk_rng: Rng::new(seed, 2),
+            net_rng: Rng::new(seed, 3),
+            rng: Rng::new(seed, 4),
+            work: Workload::new(Rng::new(seed, 5)),
+            model: None,
+            was_in_sync: false,
+            discarding: false,
+            unsucceeded: [false; 2],
+            fault: None,
+            tracing,
+            hash: 0xcbf2_9ce4_8422_2325,
+            events: 0,
+            plan,
+        }
+    }
+
+    /// A number for the whole course of events.
+    pub fn trace_hash(&self) -> u64 {
+        let disks = self.nodes.iter().flat_map(|n| n.disk.bytes().chunks_exact(8));
+        disks.fold(self.hash, |hash, chunk| {
+            mixed(hash, u64::from_le_bytes(chunk.try_into().unwrap_or_default()))
+        })
+    }
+
+    fn mix(&mut self, word: u64) {
+        self.hash = mixed(self.hash, word);
+    }
+
+    /// A line of the trace.
+    pub fn note(&mut self, line: impl FnOnce() -> String) {
+        if self.tracing {
+            println!("{:>12.6} {}", self.now.get() as f64 / S as f64, line());
+        }
+    }
+
+    /// Notes the first fault.
+    pub fn expect(&mut self, outcome: Result<(), Fault>) {
+        if let Err((check, why)) = outcome
+            && self.fault.is_none()
+        {
+            self.note(|| format!("FAULT {check}: {why}"));
+            self.fault = Some((check, why));
+        }
+    }
+
+    /// Something happens at an instant.
+    pub fn at(&mut self, time: u64, event: Event) {
+        self.sequence += 1;
+        self.queue.insert((time.max(self.now.get()), self.sequence), event);
+    }
+
+    /// Something happens after a while.
+    pub fn after(&mut self, delay: u64, event: Event) {
+        self.at(self.now.get() + delay, event);
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, duration: u64) {
+        self.run_until(duration, |_| false);
+    }
+
+    /// Lets time pass until something holds, for so long at most; whether it holds.
+    pub fn run_until(&mut self, limit: u64, holds: impl Fn(&Self) -> bool) -> bool {
+        let end = self.now.get() + limit;
+        loop {
+            if self.fault.is_some() {
+                return false;
+            }
+            if holds(self) {
+                return true;
+            }
+            match self.queue.first_key_value().map(|(key, _)| key.0) {
+                Some(time) if time <= end => self.step(),
+                _ => {
+                    self.now.set(end);
+                    return false;
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) {
+        let Some(((time, _), event)) = self.queue.pop_first() else { return };
+        self.now.set(time);
+        self.events += 1;
+        self.mix(time);
+        match event {
+            Event::Disk { node, life, token, number } => self.disk_ends(node, life, token, number),
+            Event::Timer { node, life, at } => self.timer(node, life, at),
+            Event::DialArrives { from, life } => self.dial_arrives(from, life),
+            Event::DialDone { from, life, connection } => self.dial_done(from, life, connection),
+            Event::DialFails { from, life } => self.dial_fails(from, life),
+            Event::Arrives { connection, side } => self.arrives(connection, side),
+            Event::Work { generation } => self.work(generation),
+        }
+    }
+
+    /// Starts the daemon of a server.
+    pub fn start_daemon(&mut self, node: usize) {
+        let mut entropy = Rng::new(self.disk_rng.next(), 6);
+        let entropy = Box::new(move |bytes: &mut [u8]| entropy.fill(bytes));
+        let mut engine = Resource::new("r0", entropy);
+        engine.add_volume(VOLUME, 0);
+        let ports = SimPorts { now: Rc::clone(&self.now), effects: VecDeque::new() };
+        let n = &mut self.nodes[node];
+        n.life += 1;
+        n.shell = Some(Shell::new(engine, ports));
+        self.note(|| format!("node {node}: the daemon starts"));
+        self.turn(node, |_| {});
+    }
+
+    fn disk_ends(&mut self, node: usize, life: u64, token: DiskToken, number: u64) {
+        if self.nodes[node].life != life || self.nodes[node].shell.is_none() {
+            return;
+        }
+        let Some(outcome) = self.nodes[node].disk.finish(number, &mut self.disk_rng) else { return };
+        self.turn(node, |shell| shell.disk_done(token, outcome));
+    }
+
+    fn timer(&mut self, node: usize, life: u64, at: u64) {
+        let n = &mut self.nodes[node];
+        if n.life != life || n.timer != Some(at) {
+            return;
+        }
+        n.timer = None;
+        n.timer_turns = if n.timer_turns.0 == at { (at, n.timer_turns.1 + 1) } else { (at, 0) };
+        if n.timer_turns.1 > TIMER_TURNS_MAX {
+            self.expect(Err(("the_timer_makes_progress", format!("node {node} asks for the same instant again"))));
+            return;
+        }
+        self.turn(node, |shell| shell.handle(EngineEvent::Timeout));
+    }
+
+    /// One turn of a node's shell, and everything that follows from it at once.
+    pub fn turn(&mut self, node: usize, what: impl FnOnce(&mut Shell<SimPorts>)) {
+        let Some(shell) = &mut self.nodes[node].shell else { return };
+        what(shell);
+        self.execute(node);
+        self.read_sockets(node);
+        self.arm_timer(node);
+        self.observe(node);
+    }
+
+    /// Does what the shell wants.
+    pub fn execute(&mut self, node: usize) {
+        while let Some(effect) = self.nodes[node].shell.as_mut().and_then(|s| s.ports.effects.pop_front()) {
+            match effect {
+                Effect::Disk(token, op) => {
+                    let delay = self.plan.disk_delay(&op, &mut self.disk_rng);
+                    let life = self.nodes[node].life;
+                    let number = self.nodes[node].disk.submit(op);
+                    self.after(delay, Event::Disk { node, life, token, number });
+                }
+                Effect::DropDisk => self.disk_left(node),
+                Effect::Listen(listening) => self.nodes[node].listening = listening,
+                Effect::Dial => self.dials(node),
+                Effect::Send(socket, head, data) => self.sends(node, socket, head, data),
+                Effect::Close(socket, drain) => self.closes(node, socket, drain),
+                Effect::Complete(request, outcome) => self.completed(node, request, outcome),
+                Effect::Resized(sectors) => self.nodes[node].size_sectors = sectors,
+                Effect::Answer(ticket, outcome) => {
+                    self.note(|| format!("node {node}: answer {outcome:?}"));
+                    self.nodes[node].answers.insert(ticket, outcome);
+                }
+                Effect::Log(level, text) => {
+                    self.mix(text.len() as u64);
+                    self.note(|| format!("node {node}: {level:?} {text}"));
+                    self.nodes[node].generations += u32::from(text.contains("new current UUID "));
+                    self.nodes[node].split_brain |= text.contains("Split-Brain detected but unresolved");
+                    if text.contains("misbehaved") || text.contains("malformed") {
+                        self.expect(Err(("peers_speak_the_protocol", format!("node {node}: {text}"))));
+                    }
+                }
+            }
+        }
+    }
+
+    fn arm_timer(&mut self, node: usize) {
+        let n = &self.nodes[node];
+        let Some(deadline) = n.shell.as_ref().and_then(|s| s.engine.deadline()) else { return };
+        let at = deadline.max(Instant(self.now.get())).0;
+        if n.timer == Some(at) {
+            return;
+        }
+        let life = n.life;
+        self.nodes[node].timer = Some(at);
+        self.at(at, Event::Timer { node, life, at });
+    }
+
+    /// Compares what the nodes say of themselves with what may be.
+    fn observe(&mut self, node: usize) {
+        let Some(status) = self.nodes[node].shell.as_ref().map(|s| s.engine.status()) else { return };
+        let before = self.nodes[node].connection();
+        self.expect(check::state_is_legal(&status));
+        self.nodes[node].status = Some(status);
+        let after = self.nodes[node].connection();
+        if before != C::SyncSource && after == C::SyncSource {
+            self.became_source(node);
+        }
+        self.expect(check::one_primary(&self.nodes[0], &self.nodes[1]));
+        let in_sync = self.nodes.iter().all(Node::believes_in_sync);
+        if in_sync && !self.was_in_sync {
+            self.became_in_sync();
+        }
+        self.was_in_sync = in_sync;
+    }
+
+    fn became_source(&mut self, node: usize) {
+        let unsucceeded = self.unsucceeded[node];
+        let discarding = self.discarding;
+        if let Some(model) = &mut self.model {
+            if discarding {
+                model.surrenders_to(node);
+            } else if unsucceeded {
+                model.follows(node);
+            }
+        }
+    }
+
+    fn became_in_sync(&mut self) {
+        self.note(|| "both are in sync".to_owned());
+        if let Some(model) = &mut self.model {
+            model.in_sync();
+        }
+        self.discarding = false;
+        for node in &mut self.nodes {
+            node.generations = 0;
+        }
+    }
+}
+
+fn mixed(hash: u64, word: u64) -> u64 {
+    (hash ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23)
+}
