@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::catalog;
-use crate::disk;
 use crate::error::{Doing, Error, Result};
 use crate::init::End;
 use crate::life::{Life, Status};
@@ -245,12 +244,4 @@ pub fn addresses(records: &Records, server: &Server) -> String {
     let networks: Vec<String> =
         server.nics.iter().map(|nic| format!("{}={}", label(nic), nic.address)).collect();
     networks.join("; ")
-}
-
-/// Makes sure that none of the lab's volumes is bound any more.
-///
-/// # Errors
-/// One that is still held.
-pub fn unbind_all(records: &Records) -> Result<()> {
-    records.volumes.iter().try_for_each(|volume| disk::unbind(volume.id))
 }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -179,4 +179,45 @@ fn a_volatile_disk_forgets_what_was_not_flushed() {
     let [sata, volatile] = survivors[..] else { unreachable!("two disks") };
     assert!(sata >= 8191, "what reached the store is the store's");
     assert!(volatile < 8100, "a volatile disk remembers everything");
+}
+
+/// Cuts in the middle of writing: every record whose fsync returned is there, and the file system holds together.
+#[test]
+fn acknowledged_records_survive_cuts_in_mid_write() {
+    if !can_run("acknowledged_records_survive_cuts_in_mid_write") {
+        return;
+    }
+    let lab = TestLab::new("acked");
+    lab.boot("server", &[]);
+    for kind in ["SATA", "raw", "volatile"] {
+        lab.nova(&["volume-create", "--display-name", kind, "--volume-type", kind, "1"]);
+        lab.nova(&["volume-attach", "server", kind, "/dev/xvdb"]);
+        lab.inside("server", "mkfs.ext4 -q /dev/xvdb");
+        for records in [3, 40, 111] {
+            lab.inside("server", "mount /dev/xvdb /mnt && rm -f /mnt/log");
+            let write = "i=0; while echo $i >> /mnt/log && sync -d /mnt/log; do echo $i; i=$((i+1)); \
+                         echo $i > /mnt/file$((i%9)); done";
+            let mut writer = lab.command("nova", &["ssh", "server", write]);
+            let mut writer =
+                writer.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("nova starts");
+            let mut lines = std::io::BufReader::new(writer.stdout.take().expect("piped")).lines();
+            let mut acknowledged = lines.by_ref().take(records).last().expect("a record").expect("text");
+            lab.lab(&["fault", "power-cut", "server"]);
+            // What was acknowledged while the cut was on its way counts too.
+            for line in lines {
+                acknowledged = line.expect("text");
+            }
+            writer.wait().expect("it is ours");
+            lab.nova(&["start", "server"]);
+            lab.inside("server", "e2fsck -fp /dev/xvdb >/dev/null; test $? -le 1");
+            let last = lab.inside("server", "mount /dev/xvdb /mnt && tail -n 1 /mnt/log && umount /mnt");
+            let (last, acknowledged): (u32, u32) =
+                (last.trim().parse().expect("a number"), acknowledged.parse().expect("a number"));
+            assert!(
+                last >= acknowledged,
+                "{kind}: record {acknowledged} was acknowledged, {last} is the last"
+            );
+        }
+        lab.nova(&["volume-detach", "server", kind]);
+    }
 }
