@@ -460,6 +460,7 @@ impl Resource {
                 }
             }
         }
+        self.link.connection += 1;
         self.link.epoch_has_completed = false;
         self.link.peer_epochs = PeerEpochs::after(&self.link.peer_epochs);
         if was_open {

@@ -169,6 +169,8 @@ pub struct PeerRead {
     pub block_id: u64,
     /// For its resync; then the range is locked until the answer is on its way.
     pub resync: bool,
+    /// Number of the connection it came by; nobody waits for the answer on another.
+    pub connection: u64,
 }
 
 /// What an operation at the disk was for.

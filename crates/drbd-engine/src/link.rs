@@ -131,6 +131,8 @@ pub struct Link {
     pub meta: Option<SocketId>,
     /// Accepted, first packet not yet seen.
     pub unnamed: Vec<SocketId>,
+    /// Counts the connections that were lost.
+    pub connection: u64,
     /// How far the handshake is.
     pub stage: Stage,
     /// The peer's features, if they came before the meta socket had its name: the two sockets are not ordered.
@@ -176,6 +178,7 @@ impl Link {
             data: None,
             meta: None,
             unnamed: Vec::new(),
+            connection: 0,
             stage: Stage::Sockets,
             early_features: None,
             agreed: Agreed::NOTHING,

@@ -74,7 +74,7 @@ impl Resource {
         }
         let own_generation = found.superblock.uuids[0];
         if device.state.role == Role::Primary
-            && device.state.disk == D::Diskless
+            && device.state.pdsk != D::UpToDate
             && device.exposed != 0
             && device.exposed & !1 != own_generation & !1
         {

@@ -241,7 +241,7 @@ impl Resource {
         };
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let tag = self.turn.tag();
-        device.peer_reads.insert(tag, PeerRead { range, block_id: ask.block_id, resync });
+        device.peer_reads.insert(tag, PeerRead { range, block_id: ask.block_id, resync, connection: self.link.connection });
         // A resync read excludes writes until its answer is queued, so that no newer write overtakes it.
         if !resync || device.locks.lock(range, Owner::PeerRead(tag)).is_some() {
             self.start_peer_read(volume, tag);
@@ -269,6 +269,8 @@ impl Resource {
         let payload = Payload(tag.0);
         let len = read.range.bytes() as u32;
         match outcome {
+            Ok(()) if read.connection != link.connection => turn.out.push(Action::Release { payload }),
+            Err(IoFault) if read.connection != link.connection => {}
             Ok(()) => {
                 let head = Data {
                     sector: read.range.start,

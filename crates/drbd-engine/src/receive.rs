@@ -144,7 +144,8 @@ impl Resource {
             return self.misbehaved("a volume that is not configured here");
         };
         let diskless_primary = device.state.disk < D::Inconsistent && device.state.role == Role::Primary;
-        if diskless_primary && device.exposed & !1 != uuids.current & !1 && device.exposed != 0 {
+        let introducing = device.state.conn < C::Connected || device.state.pdsk == D::Diskless;
+        if diskless_primary && introducing && device.exposed & !1 != uuids.current & !1 && device.exposed != 0 {
             let exposed = device.exposed;
             self.turn
                 .log(Level::Error, format_args!("Can only connect to data with current UUID={exposed:016X}"));
@@ -154,6 +155,10 @@ impl Resource {
             && device.state.conn == C::Connected
             && device.disk.as_ref().is_some_and(|d| d.generations.current() == JUST_CREATED);
         device.peer_uuids = Some(uuids);
+        if diskless_primary {
+            // The peer has begun a generation for what we write to its disk.
+            device.exposed = uuids.current;
+        }
         if skip {
             let state = device.state;
             if let Some(disk) = &mut device.disk {

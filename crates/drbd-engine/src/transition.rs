@@ -2,7 +2,7 @@
 
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 
-use crate::device::Purpose;
+use crate::device::{Device, Purpose};
 use crate::event::{Action, Level};
 use crate::resource::Resource;
 use crate::state::State;
@@ -41,11 +41,27 @@ fn describe(turn: &mut Turn, minor: u32, os: State, ns: State) {
     }
 }
 
+impl Device {
+    /// Who lost the peer before it said what our new disk is worth must decide alone: the disk is what its meta-data say,
+    /// unless a front has seen another generation. True: it has, and the disk must be let go.
+    fn without_negotiation(&self, next: State) -> (State, bool) {
+        let Some(disk) = self.disk.as_ref().filter(|_| next.conn < C::Connected && next.disk == D::Negotiating) else {
+            return (next, false);
+        };
+        let same = self.exposed & !1 == disk.generations.current() & !1;
+        if next.role == Role::Primary && self.exposed != 0 && !same {
+            return (State { disk: D::Failed, ..next }, true);
+        }
+        (State { disk: disk.negotiated, ..next }, false)
+    }
+}
+
 impl Resource {
     /// Takes a volume into a state, sanitized first, and does what that entails.
     pub(crate) fn transition(&mut self, volume: u16, next: State) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let os = device.state;
+        let (next, unusable) = device.without_negotiation(next);
         let ns = State::sanitized(next);
         if os == ns {
             return;
@@ -72,7 +88,8 @@ impl Resource {
         {
             device.exposed = disk.generations.current();
         }
-        if ns.conn == C::SyncSource && os.conn != C::PausedSyncS {
+        let source = |conn: C| matches!(conn, C::SyncSource | C::PausedSyncS);
+        if source(ns.conn) && !source(os.conn) {
             self.send_sync_uuid(volume);
         }
         self.after_connection_change(volume, os, ns);
@@ -83,6 +100,10 @@ impl Resource {
         }
         if os.conn > C::Connected && os.conn < C::Ahead && ns.conn <= C::Connected {
             self.write_changed_bitmap(volume);
+        }
+        if unusable {
+            self.turn.log(Level::Error, "lost the connection while negotiating the disk's state");
+            self.drop_disk(volume);
         }
     }
 

@@ -139,9 +139,9 @@ impl Fronts {
         keeper.forget(&format!("nbd/{minor}"));
         leave(worker, nbd_number(minor));
         let _ = std::fs::remove_file(&nbd_path);
+        leave(worker, fuse_number(minor));
         unmount(&directory);
         keeper.forget(&format!("fuse/{minor}"));
-        leave(worker, fuse_number(minor));
         let _ = std::fs::remove_dir(&directory);
         Ok(())
     }
