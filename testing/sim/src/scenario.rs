@@ -257,6 +257,9 @@ impl World {
         self.run_until(60 * S, |w| w.work.pending.is_empty());
         // The other's front writes what nobody will ever see again.
         let kept = self.model.clone();
+        if let Some(model) = &mut self.model {
+            model.surrenders_to(other);
+        }
         if self.promote(other, false) {
             self.start_work(other);
             self.pause();
