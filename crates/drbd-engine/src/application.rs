@@ -306,7 +306,15 @@ impl Resource {
     pub(crate) fn part_acked(&mut self, volume: u16, ack: BlockAck, outcome: Leg) {
         let tag = Tag(ack.block_id);
         let Some(device) = self.devices.get_mut(&volume) else { return };
-        let Some(part) = device.parts.get_mut(&tag) else { return };
+        let Some(part) = device.parts.get_mut(&tag) else {
+            // With protocols A and B it may have completed before the peer's disk refused it.
+            let range = SectorRange::new(ack.sector, u64::from(ack.blksize) / 512);
+            let inside = ack.sector.checked_add(range.count).is_some_and(|end| end <= device.size_sectors);
+            if outcome == Leg::Failed && inside {
+                device.set_out_of_sync(range);
+            }
+            return;
+        };
         if part.range.start != ack.sector || part.range.bytes() != u64::from(ack.blksize) {
             return self.misbehaved("an acknowledgement names another range than its write");
         }

@@ -238,6 +238,15 @@ pub struct Held {
     pub payload: Option<Payload>,
 }
 
+/// What the bitmap waits for before it is sent: whatever may still set bits that the peer must learn of.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BitmapDue {
+    /// Changes of the front that are under way.
+    AfterChanges,
+    /// Refusals of changes that have completed (protocols A and B); they come before this epoch's confirmation.
+    AfterEpoch(u32),
+}
+
 /// One volume.
 #[derive(Debug)]
 pub struct Device {
@@ -259,6 +268,8 @@ pub struct Device {
     pub exposed: u64,
     /// Both were inconsistent and the peer was forced primary: a resync must be considered at its next state.
     pub consider_resync: bool,
+    /// Our bitmap must be sent, as source of a resync.
+    pub bitmap_due: Option<BitmapDue>,
     /// How much of the peer's bitmap has come.
     pub bitmap_receiver: BitmapReceiver,
     /// Sectors being changed.
@@ -300,6 +311,7 @@ impl Device {
             peer_disk_sectors: 0,
             exposed: 0,
             consider_resync: false,
+            bitmap_due: None,
             bitmap_receiver: BitmapReceiver::new(),
             locks: RangeLocks::new(),
             operations: BTreeMap::new(),

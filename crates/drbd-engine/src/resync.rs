@@ -11,7 +11,7 @@ use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{BlockAck, BlockRequest, Data, Packet};
 use units::SectorRange;
 
-use crate::device::{BLOCK_SECTORS, Purpose};
+use crate::device::{BLOCK_SECTORS, BitmapDue, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, Tag};
 use crate::peer_io::ID_SYNCER;
 use crate::resource::Resource;
@@ -112,6 +112,31 @@ impl Resync {
 }
 
 impl Resource {
+    /// Makes our bits stable and has them sent then, once no change of the front is under way: one that the peer refuses
+    /// would set bits that the peer never learns of. New ones wait for the resync (upstream: `drbd_queue_bitmap_io`).
+    pub(crate) fn exchange_bitmap_if_due(&mut self, volume: u16) {
+        let Self { devices, turn, link, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let Some(due) = device.bitmap_due else { return };
+        if device.state.conn != C::WFBitMapS {
+            device.bitmap_due = None;
+            return;
+        }
+        if due == BitmapDue::AfterChanges && device.parts.is_empty() {
+            link.close_epoch(turn);
+            device.bitmap_due = link.log.newest_closed().map(BitmapDue::AfterEpoch);
+        }
+        let over = match device.bitmap_due {
+            None => true,
+            Some(BitmapDue::AfterEpoch(epoch)) => link.log.is_confirmed(epoch),
+            Some(BitmapDue::AfterChanges) => false,
+        };
+        if over {
+            device.bitmap_due = None;
+            device.write_bitmap(turn, Purpose::BitmapBeforeExchange);
+        }
+    }
+
     /// Both bitmaps are joined: begins the resync on this side.
     pub(crate) fn begin_resync(&mut self, volume: u16, side: C) {
         let now = self.turn.now;

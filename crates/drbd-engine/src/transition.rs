@@ -2,7 +2,7 @@
 
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 
-use crate::device::{Device, Purpose};
+use crate::device::{BitmapDue, Device, Purpose};
 use crate::event::{Action, Level};
 use crate::resource::Resource;
 use crate::state::State;
@@ -126,12 +126,10 @@ impl Resource {
     }
 
     fn after_connection_change(&mut self, volume: u16, os: State, ns: State) {
-        let Self { devices, turn, .. } = self;
-        let Some(device) = devices.get_mut(&volume) else { return };
+        let Some(device) = self.devices.get_mut(&volume) else { return };
         if os.conn != C::WFBitMapS && ns.conn == C::WFBitMapS {
-            // Our bits must be stable before the peer builds on them; they are sent when that is done.
             device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
-            device.write_bitmap(turn, Purpose::BitmapBeforeExchange);
+            device.bitmap_due = Some(BitmapDue::AfterChanges);
         }
         if os.conn != C::WFBitMapT && ns.conn == C::WFBitMapT {
             device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();

@@ -108,7 +108,8 @@ pub fn state_is_legal(status: &ResourceStatus) -> Result<(), Fault> {
             return wrong("a resync goes from UpToDate to Inconsistent", d);
         }
         let current = d.disk == D::UpToDate || d.peer_disk == D::UpToDate;
-        if status.role == Role::Primary && !current && d.disk != D::Diskless && d.disk != D::Failed {
+        // A primary that has lost its peer in the middle of a resync has no access, and its front gets errors.
+        if connected && status.role == Role::Primary && !current && d.disk != D::Diskless && d.disk != D::Failed {
             return wrong("a primary has access to current data", d);
         }
     }

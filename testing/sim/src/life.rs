@@ -148,6 +148,7 @@ impl World {
             self.front_is_gone();
         }
         self.drop_sockets(node, silently);
+        self.was_in_sync = false;
         let n = &mut self.nodes[node];
         n.shell = None;
         n.life += 1;
