@@ -27,12 +27,6 @@ pub const PERSONALITIES: &[Personality] = &[
     Personality {
         name: "drbd",
         entry: drbd_node::daemon,
-        description: "The daemon behind /dev/drbdN: `drbd daemon`",
-        link: None,
-    },
-    Personality {
-        name: "drbd",
-        entry: drbd_node::daemon,
         description: "The DRBD daemon of this server: `drbd daemon|upgrade|stop`",
         link: None,
     },
