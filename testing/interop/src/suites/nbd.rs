@@ -138,7 +138,7 @@ fn fio_verify(served: &mut Served) -> anyhow::Result<()> {
     output(
         Command::new("fio")
             .args(["--name=verify", "--ioengine=nbd", "--rw=randwrite", "--bsrange=512-64k", "--iodepth=16"])
-            .args(["--size=32m", "--verify=crc32c", "--do_verify=1", "--fsync=64"])
+            .args(["--size=32m", "--verify=crc32c", "--do_verify=1", "--verify_state_save=0", "--fsync=64"])
             .arg(format!("--uri={}", served.uri())),
     )?;
     Ok(())
