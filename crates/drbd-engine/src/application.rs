@@ -198,10 +198,26 @@ impl Resource {
         let parts_left = begun.len() as u32;
         device.writes.insert(request, FrontWrite { payload, parts_left, failed: false });
         for (tag, range) in begun {
-            let admitted = self.devices.get_mut(&volume).and_then(|d| d.locks.lock(range, Owner::Part(tag)));
-            if admitted.is_some() {
-                self.lock_gained(volume, Owner::Part(tag));
+            if self.devices.get_mut(&volume).is_some_and(|d| d.gate.lock(range, tag).is_some()) {
+                self.gate_passed(volume, tag);
             }
+        }
+    }
+
+    /// No answer of a resync can overwrite the part any more.
+    fn gate_passed(&mut self, volume: u16, tag: Tag) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(range) = device.parts.get(&tag).map(|part| part.range) else { return };
+        if device.locks.lock(range, Owner::Part(tag)).is_some() {
+            self.lock_gained(volume, Owner::Part(tag));
+        }
+    }
+
+    /// Lets a range of the gate go.
+    pub(crate) fn leave_gate(&mut self, volume: u16, range: SectorRange) {
+        let admitted = self.devices.get_mut(&volume).map(|d| d.gate.unlock(range)).unwrap_or_default();
+        for tag in admitted {
+            self.gate_passed(volume, tag);
         }
     }
 
@@ -211,6 +227,7 @@ impl Resource {
             Owner::Part(tag) => self.part_locked(volume, tag),
             Owner::PeerWrite(tag) => self.start_peer_write(volume, tag),
             Owner::PeerRead(tag) => self.start_peer_read(volume, tag),
+            Owner::Resync(sector) => self.start_resync_write(volume, sector),
         }
     }
 
@@ -353,7 +370,7 @@ impl Resource {
         if part.in_epoch {
             self.link.epoch_has_completed |= self.link.options().protocol != ReplicationProtocol::C;
         } else if let Some(disk) = device.disk.as_mut().filter(|_| !part.extents.is_empty()) {
-            disk.hot.release(&part.extents);
+            disk.hot.release(&part.extents, self.turn.now);
         }
         let done = device.writes.get_mut(&part.request).is_some_and(|write| {
             write.failed |= !succeeded;
@@ -363,6 +380,7 @@ impl Resource {
         if part.local == Leg::None {
             self.unlock(volume, part.range);
         }
+        self.leave_gate(volume, part.range);
         if done {
             self.complete_write(volume, part.request);
         }

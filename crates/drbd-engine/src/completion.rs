@@ -35,6 +35,7 @@ impl Resource {
                     self.turn.out.push(Action::Release { payload });
                 }
                 self.unlock(volume, range);
+                self.leave_gate(volume, range);
             }
             Purpose::EpochFlush => self.epoch_flush_done(volume, outcome),
             Purpose::ActivityLog => self.activity_log_written(volume, outcome),
@@ -86,6 +87,7 @@ impl Resource {
         }
         let resyncing = self.devices.values().filter(|d| d.state.conn == C::SyncTarget);
         deadlines.extend(resyncing.filter_map(|d| d.resync.as_ref()).map(|r| r.deadline(now)));
+        deadlines.extend(self.devices.values().filter_map(|d| d.disk.as_ref()?.hot.next_cooling()));
         if let Some(until) = self.permit.until.filter(|until| *until >= now) {
             deadlines.push(until + Duration::from_nanos(1));
         }

@@ -456,7 +456,7 @@ impl Resource {
             if let Some(device) = self.devices.get_mut(&sent.volume) {
                 device.set_out_of_sync(sent.range);
                 if let Some(disk) = device.disk.as_mut().filter(|_| !sent.extents.is_empty()) {
-                    disk.hot.release(&sent.extents);
+                    disk.hot.release(&sent.extents, self.turn.now);
                 }
             }
         }

@@ -225,6 +225,8 @@ pub enum Owner {
     PeerWrite(Tag),
     /// A resync read of the peer.
     PeerRead(Tag),
+    /// A block of a resync that has arrived, by its first sector.
+    Resync(u64),
 }
 
 /// A request of the front that waits for a stable state.
@@ -272,8 +274,12 @@ pub struct Device {
     pub bitmap_due: Option<BitmapDue>,
     /// How much of the peer's bitmap has come.
     pub bitmap_receiver: BitmapReceiver,
-    /// Sectors being changed.
+    /// Sectors being changed on our disk.
     pub locks: RangeLocks<Owner>,
+    /// Sectors that parts of the front's changes are for, or that a resync has asked the peer for: a change of ours after
+    /// the question would be overwritten by its answer. The peer's changes need not wait here: they come before the answer
+    /// on the same socket, and the answer knows them.
+    pub gate: RangeLocks<Tag>,
     /// Operations at the disk.
     pub operations: BTreeMap<Tag, Purpose>,
     /// Pieces of changes under way.
@@ -314,6 +320,7 @@ impl Device {
             bitmap_due: None,
             bitmap_receiver: BitmapReceiver::new(),
             locks: RangeLocks::new(),
+            gate: RangeLocks::new(),
             operations: BTreeMap::new(),
             parts: BTreeMap::new(),
             writes: BTreeMap::new(),
@@ -367,7 +374,7 @@ impl Device {
     /// What is held or under way; none if nothing is.
     pub fn leftovers(&self) -> Option<&'static str> {
         let kinds = [
-            (!self.locks.is_idle(), "a locked range"),
+            (!self.locks.is_idle() || !self.gate.is_idle(), "a locked range"),
             (!self.operations.is_empty(), "an operation at the disk"),
             (!self.parts.is_empty() || !self.writes.is_empty(), "a change of the front"),
             (!self.reads.is_empty(), "a read of the front"),

@@ -135,7 +135,8 @@ impl Resource {
         let Self { devices, turn, link, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         let Some(disk) = &mut device.disk else { return };
-        let Some(Plan { transaction, evicted }) = disk.hot.plan() else {
+        let plan = disk.hot.plan().or_else(|| disk.hot.plan_cooling(turn.now));
+        let Some(Plan { transaction, evicted }) = plan else {
             if disk.hot.starves() {
                 // Extents are held until the peer confirms their epoch: ask it to.
                 link.close_epoch(turn);

@@ -5,16 +5,25 @@
 //! Upstream: `lru_cache`, `drbd_actlog.c`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use drbd_format::activity_log::{CONTEXT_MAX, EXTENT_FREE, Kind, Transaction, UPDATES_MAX};
+
+use crate::time::Instant;
 
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     extent: u32,
     references: u32,
-    /// When the last reference went, to find the least recently used.
+    /// Its place in `idle`: when the last reference went.
     idle_since: u64,
 }
+
+/// An extent that nothing has touched for so long is cold: after a crash it would only be synced in vain.
+const COLD_AFTER: Duration = Duration::from_secs(5);
+
+/// Cooling costs a transaction; so often at most.
+const COOLING_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A change of slots that is being written.
 #[derive(Debug)]
@@ -38,9 +47,10 @@ pub struct HotExtents<T> {
     slots: Vec<Slot>,
     by_extent: BTreeMap<u32, u16>,
     free: Vec<u16>,
-    /// Idle slots by the time they became idle.
-    idle: BTreeMap<u64, u16>,
+    /// Idle slots in the order they became idle, and when.
+    idle: BTreeMap<u64, (u16, Instant)>,
     clock: u64,
+    cooled_at: Instant,
     next_number: u32,
     context_start: u16,
     planned: Option<Planned<T>>,
@@ -56,6 +66,7 @@ impl<T> HotExtents<T> {
             free: (0..slots).collect(),
             idle: BTreeMap::new(),
             clock: 0,
+            cooled_at: Instant(0),
             next_number,
             context_start: 0,
             planned: None,
@@ -138,7 +149,7 @@ impl<T> HotExtents<T> {
             }
             for extent in cold {
                 let slot = self.free.pop().unwrap_or_else(|| {
-                    let (_, slot) = self.idle.pop_first().expect("room was counted");
+                    let (_, (slot, _)) = self.idle.pop_first().expect("room was counted");
                     let old = self.slots[usize::from(slot)].extent;
                     self.by_extent.remove(&old);
                     evicted.push(old);
@@ -158,13 +169,48 @@ impl<T> HotExtents<T> {
         Some(Plan { transaction, evicted })
     }
 
+    /// What to write so that extents that have been idle for long are cold, if there are any and nothing else is to be
+    /// written. It costs a transaction a second at most.
+    pub fn plan_cooling(&mut self, now: Instant) -> Option<Plan> {
+        if self.planned.is_some() || !self.waiting.is_empty() || self.next_cooling()? > now {
+            return None;
+        }
+        let cold: Vec<(u64, u16)> = self
+            .idle
+            .iter()
+            .take_while(|(_, (_, since))| now.since(*since) >= COLD_AFTER)
+            .take(UPDATES_MAX)
+            .map(|(&place, &(slot, _))| (place, slot))
+            .collect();
+        let mut updates = Vec::new();
+        let mut evicted = Vec::new();
+        for (place, slot) in cold {
+            self.idle.remove(&place);
+            let old = std::mem::replace(&mut self.slots[usize::from(slot)].extent, EXTENT_FREE);
+            self.by_extent.remove(&old);
+            self.free.push(slot);
+            evicted.push(old);
+            updates.push((slot, EXTENT_FREE));
+        }
+        self.cooled_at = now;
+        let transaction = self.transaction(updates.clone());
+        self.planned = Some(Planned { updates, admitted: Vec::new() });
+        Some(Plan { transaction, evicted })
+    }
+
+    /// When `plan_cooling` may have something to write.
+    pub fn next_cooling(&self) -> Option<Instant> {
+        let (_, (_, oldest)) = self.idle.first_key_value()?;
+        Some((*oldest + COLD_AFTER).max(self.cooled_at + COOLING_INTERVAL))
+    }
+
     /// The planned transaction is stable: these may go on, their extents referenced.
     pub fn committed(&mut self) -> Vec<T> {
         self.planned.take().map_or_else(Vec::new, |p| p.admitted)
     }
 
     /// Gives up one reference to each extent.
-    pub fn release(&mut self, extents: &[u32]) {
+    pub fn release(&mut self, extents: &[u32], now: Instant) {
         for extent in extents {
             let index = self.by_extent[extent];
             let slot = &mut self.slots[usize::from(index)];
@@ -173,7 +219,7 @@ impl<T> HotExtents<T> {
             if slot.references == 0 {
                 self.clock += 1;
                 slot.idle_since = self.clock;
-                self.idle.insert(self.clock, index);
+                self.idle.insert(self.clock, (index, now));
             }
         }
     }
@@ -208,6 +254,23 @@ mod tests {
     }
 
     #[test]
+    fn what_is_idle_for_long_is_cold() {
+        let at = |s: u64| Instant(s * 1_000_000_000);
+        let mut hot = HotExtents::new(4, 0);
+        hot.take(&[1], 'a');
+        hot.take(&[2], 'b');
+        hot.plan();
+        hot.committed();
+        hot.release(&[1], at(1));
+        assert_eq!(hot.plan_cooling(at(5)), None, "not idle for long enough");
+        let plan = hot.plan_cooling(at(6)).expect("extent 1 is idle since 1");
+        assert_eq!((plan.evicted, plan.transaction.updates), (vec![1], vec![(3, EXTENT_FREE)]));
+        assert_eq!(hot.take(&[1], 'c'), None, "cold");
+        assert_eq!(hot.committed(), vec![]);
+        assert_eq!(hot.plan().map(|p| p.transaction.updates), Some(vec![(3, 1)]));
+    }
+
+    #[test]
     fn only_unreferenced_extents_lose_their_slot_oldest_first() {
         let mut hot = HotExtents::new(2, 0);
         hot.take(&[1], 'a');
@@ -217,8 +280,8 @@ mod tests {
         hot.take(&[3], 'c');
         assert_eq!(hot.plan(), None);
         assert!(hot.starves(), "both slots are referenced");
-        hot.release(&[2]);
-        hot.release(&[1]);
+        hot.release(&[2], Instant(0));
+        hot.release(&[1], Instant(0));
         let plan = hot.plan().expect("slots are idle now");
         assert_eq!(plan.evicted, vec![2]);
         assert_eq!(hot.committed(), vec!['c']);

@@ -118,7 +118,7 @@ impl Resource {
                 for sent in writes {
                     let disk = self.devices.get_mut(&sent.volume).and_then(|d| d.disk.as_mut());
                     if let Some(disk) = disk.filter(|_| !sent.extents.is_empty()) {
-                        disk.hot.release(&sent.extents);
+                        disk.hot.release(&sent.extents, self.turn.now);
                     }
                 }
                 self.epochs_moved();
@@ -419,6 +419,10 @@ impl Resource {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(disk) = &mut device.disk else { return };
         let conn = device.state.conn;
+        if conn < C::WFReportParams {
+            // Sent before the peer knew that we part.
+            return;
+        }
         if !matches!(conn, C::WFBitMapS | C::WFBitMapT) {
             return self.misbehaved("a bitmap at the wrong time");
         }
@@ -450,6 +454,9 @@ impl Resource {
 
     fn sync_uuid_received(&mut self, volume: u16, uuid: u64) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
+        if device.state.conn < C::WFReportParams || device.state.disk < D::Negotiating {
+            return;
+        }
         if device.state.conn != C::WFSyncUUID {
             return self.misbehaved("SyncUUID at the wrong time");
         }

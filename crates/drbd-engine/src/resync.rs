@@ -11,7 +11,7 @@ use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{BlockAck, BlockRequest, Data, Packet};
 use units::SectorRange;
 
-use crate::device::{BLOCK_SECTORS, BitmapDue, Purpose};
+use crate::device::{BLOCK_SECTORS, BitmapDue, Owner, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, Tag};
 use crate::peer_io::ID_SYNCER;
 use crate::resource::Resource;
@@ -218,7 +218,7 @@ impl Resource {
             let start = first * BLOCK_SECTORS;
             let range = SectorRange::new(start, (end * BLOCK_SECTORS).min(device.size_sectors) - start);
             if resync.in_flight.values().any(|asked| asked.range.overlaps(range))
-                || !device.locks.try_lock(range)
+                || !device.gate.try_lock(range)
             {
                 continue;
             }
@@ -243,15 +243,12 @@ impl Resource {
         let usable = device.has_usable_disk();
         let asked = device.resync.as_mut().and_then(|r| r.in_flight.get_mut(&reply.sector));
         match asked {
-            Some(asked) if asked.range.bytes() == u64::from(len) && asked.writing.is_none() && usable => {
-                let tag = turn.tag();
-                asked.writing = Some(tag);
+            Some(asked) if asked.range.bytes() == u64::from(len) && asked.payload.is_none() && usable => {
                 asked.payload = Some(payload);
                 let range = asked.range;
-                device.operations.insert(tag, Purpose::ResyncWrite { sector: range.start });
-                device.counters.disk_written_kib += range.bytes() / 1024;
-                let data = Slice { payload, offset: 0, len };
-                turn.out.push(Action::Write { tag, volume, range, data, fua: false });
+                if device.locks.lock(range, Owner::Resync(range.start)).is_some() {
+                    self.start_resync_write(volume, range.start);
+                }
             }
             Some(_) => {
                 turn.out.push(Action::Release { payload });
@@ -260,6 +257,21 @@ impl Resource {
             // Asked for before the disk was lost: nobody needs it.
             None => turn.out.push(Action::Release { payload }),
         }
+    }
+
+    /// No change of the peer is under way where a block of the resync goes.
+    pub(crate) fn start_resync_write(&mut self, volume: u16, sector: u64) {
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
+        let asked = device.resync.as_mut().and_then(|r| r.in_flight.get_mut(&sector));
+        let Some((asked, payload)) = asked.and_then(|a| a.payload.map(|payload| (a, payload))) else { return };
+        let tag = turn.tag();
+        asked.writing = Some(tag);
+        let range = asked.range;
+        device.operations.insert(tag, Purpose::ResyncWrite { sector });
+        device.counters.disk_written_kib += range.bytes() / 1024;
+        let data = Slice { payload, offset: 0, len: range.bytes() as u32 };
+        turn.out.push(Action::Write { tag, volume, range, data, fua: false });
     }
 
     /// A block of the resync is on our disk.
@@ -296,6 +308,7 @@ impl Resource {
             }
         }
         self.unlock(volume, asked.range);
+        self.leave_gate(volume, asked.range);
         if outcome.is_err() {
             self.disk_failed(volume);
         }
@@ -305,12 +318,15 @@ impl Resource {
     pub(crate) fn resync_refused(&mut self, volume: u16, ack: BlockAck, for_good: bool) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(resync) = &mut device.resync else { return };
+        if resync.in_flight.get(&ack.sector).is_none_or(|asked| asked.payload.is_some()) {
+            return;
+        }
         let Some(asked) = resync.in_flight.remove(&ack.sector) else { return };
         resync.in_flight_sectors -= asked.range.count;
         if for_good {
             resync.failed += asked.range.count.div_ceil(BLOCK_SECTORS);
         }
-        self.unlock(volume, asked.range);
+        self.leave_gate(volume, asked.range);
     }
 
     /// The target has a block: it is in sync.
@@ -419,8 +435,17 @@ impl Resource {
                     .insert(tag, Purpose::OrphanedResyncWrite { range: asked.range, payload: asked.payload });
             }
         }
+        let waiting: Vec<u64> = gone.iter().filter(|(_, a)| a.payload.is_some()).map(|(&sector, _)| sector).collect();
+        let (_, admitted) =
+            device.locks.withdraw(|owner| matches!(owner, Owner::Resync(sector) if waiting.contains(sector)));
         for (_, asked) in gone {
-            self.unlock(volume, asked.range);
+            if let Some(payload) = asked.payload {
+                self.turn.out.push(Action::Release { payload });
+            }
+            self.leave_gate(volume, asked.range);
+        }
+        for owner in admitted {
+            self.lock_gained(volume, owner);
         }
     }
 }
