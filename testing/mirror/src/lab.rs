@@ -1,0 +1,150 @@
+//! A lab for one test, removed with it.
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// What a program answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Exit status; -1 after a signal.
+    pub status: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: String,
+}
+
+impl Answer {
+    /// Standard output as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+}
+
+/// The program under test: `LOCKSTEP`, or the one of this test's own build.
+fn program() -> PathBuf {
+    if let Some(program) = std::env::var_os("LOCKSTEP") {
+        return program.into();
+    }
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test.parent().and_then(|deps| deps.parent()).expect("target/PROFILE/deps");
+    let lockstep = profile.join("lockstep");
+    assert!(lockstep.exists(), "{} is missing: cargo build -p lockstep, in this profile", lockstep.display());
+    lockstep
+}
+
+/// Whether labs work here; says so loudly where they do not.
+pub fn can_run(test: &str) -> bool {
+    let missing = ["/dev/fuse", "/dev/loop-control"].iter().find(|path| !std::path::Path::new(path).exists());
+    let reason = match missing {
+        _ if !rustix::process::geteuid().is_root() => "not root".to_owned(),
+        Some(path) => format!("no {path}"),
+        None => return true,
+    };
+    eprintln!("skip {test}: {reason}");
+    false
+}
+
+/// A lab with a name of its own.
+#[derive(Debug)]
+pub struct TestLab {
+    name: String,
+}
+
+impl TestLab {
+    /// Nothing is in it yet.
+    pub fn new(test: &str) -> Self {
+        Self { name: format!("t{}-{test}", std::process::id()) }
+    }
+
+    /// A personality of the program in this lab.
+    pub fn command(&self, personality: &str, words: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command.arg(personality).args(["--lab", &self.name]).args(words).stdin(Stdio::null());
+        command
+    }
+
+    fn run(&self, personality: &str, words: &[&str]) -> Answer {
+        let Output { status, stdout, stderr } =
+            self.command(personality, words).output().expect("the program starts");
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        Answer { status: status.code().unwrap_or(-1), stdout, stderr }
+    }
+
+    /// Runs `nova`, which must do it.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn nova(&self, words: &[&str]) -> String {
+        let answer = self.run("nova", words);
+        assert_eq!(answer.status, 0, "nova {}: {}", words.join(" "), answer.stderr);
+        answer.text()
+    }
+
+    /// Runs `lockstep lab fault`, which must do it.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn fault(&self, words: &[&str]) {
+        let answer = self.run("lab", &[&["fault"], words].concat());
+        assert_eq!(answer.status, 0, "lab fault {}: {}", words.join(" "), answer.stderr);
+    }
+
+    /// Runs a command in a server.
+    pub fn ssh(&self, server: &str, words: &str) -> Answer {
+        self.run("nova", &["ssh", server, words])
+    }
+
+    /// Runs a command in a server, where it must succeed, and gives what it printed.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn inside(&self, server: &str, words: &str) -> String {
+        let answer = self.ssh(server, words);
+        assert_eq!(answer.status, 0, "{server}# {words}\n{}{}", answer.text(), answer.stderr);
+        answer.text()
+    }
+
+    /// Runs a command in a server, where it must be refused with this status, and gives what it said.
+    ///
+    /// # Panics
+    /// If it is not.
+    #[track_caller]
+    pub fn refused(&self, server: &str, words: &str, status: i32) -> String {
+        let answer = self.ssh(server, words);
+        let said = format!("{}{}", answer.text(), answer.stderr);
+        assert_eq!(answer.status, status, "{server}# {words}\n{said}");
+        said
+    }
+
+    /// Waits until a command in a server succeeds.
+    ///
+    /// # Panics
+    /// If it does not in time, with what it last said.
+    #[track_caller]
+    pub fn within(&self, patience: Duration, server: &str, words: &str) {
+        let end = Instant::now() + patience;
+        loop {
+            let answer = self.ssh(server, words);
+            if answer.status == 0 {
+                return;
+            }
+            let said = format!("{}{}", answer.text(), answer.stderr);
+            assert!(Instant::now() < end, "{server}# {words}: not within {patience:?}\n{said}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for TestLab {
+    fn drop(&mut self) {
+        let gone = self.run("lab", &["down"]);
+        if !std::thread::panicking() {
+            assert_eq!(gone.status, 0, "down: {}", gone.stderr);
+        }
+    }
+}
