@@ -45,17 +45,18 @@ impl Resource {
                     self.disk_failed(volume);
                 }
             }
-            Purpose::BitmapBeforeExchange => self.bitmap_may_be_sent(volume, outcome),
-            Purpose::BitmapBeforeResync => self.resync_may_begin(volume, outcome),
-            Purpose::ResyncEnd => self.resync_end_stable(volume, outcome),
+            Purpose::BitmapBeforeExchange => self.bitmap_may_be_sent(volume, tag, outcome),
+            Purpose::BitmapBeforeResync => self.resync_may_begin(volume, tag, outcome),
+            Purpose::ResyncEnd => self.resync_end_stable(volume, tag, outcome),
         }
     }
 
-    fn bitmap_may_be_sent(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+    fn bitmap_may_be_sent(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
         if outcome.is_err() {
             return self.disk_failed(volume);
         }
-        if self.devices.get(&volume).is_some_and(|d| d.state.conn == C::WFBitMapS) {
+        let awaited = |d: &crate::device::Device| d.state.conn == C::WFBitMapS && d.bitmap_job == Some(tag);
+        if self.devices.get(&volume).is_some_and(awaited) {
             self.send_bitmap(volume);
         }
     }

@@ -272,6 +272,8 @@ pub struct Device {
     pub consider_resync: bool,
     /// Our bitmap must be sent, as source of a resync.
     pub bitmap_due: Option<BitmapDue>,
+    /// The write of our bitmap after which it is sent; one of an earlier handshake does not count.
+    pub bitmap_job: Option<Tag>,
     /// How much of the peer's bitmap has come.
     pub bitmap_receiver: BitmapReceiver,
     /// Sectors being changed on our disk.
@@ -318,6 +320,7 @@ impl Device {
             exposed: 0,
             consider_resync: false,
             bitmap_due: None,
+            bitmap_job: None,
             bitmap_receiver: BitmapReceiver::new(),
             locks: RangeLocks::new(),
             gate: RangeLocks::new(),

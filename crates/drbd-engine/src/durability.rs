@@ -57,11 +57,11 @@ impl Device {
 
     /// Writes all changed pages of the bitmap. The flush before them makes stable what the cleared bits stand for: on a
     /// sync target a bit must not be clear on the disk before its block is.
-    pub(crate) fn write_bitmap(&mut self, turn: &mut Turn, purpose: Purpose) -> bool {
-        let Some(disk) = &mut self.disk else { return false };
+    pub(crate) fn write_bitmap(&mut self, turn: &mut Turn, purpose: Purpose) -> Option<Tag> {
+        let disk = self.disk.as_mut()?;
         let pages = changed_pages(&mut disk.bitmap);
         if pages.is_empty() && matches!(purpose, Purpose::BitmapPages) {
-            return false;
+            return None;
         }
         self.counters.bm_writes += pages.len() as u64;
         let steps = if pages.is_empty() {
@@ -69,8 +69,7 @@ impl Device {
         } else {
             vec![MetaStep::Flush, MetaStep::Write(pages), MetaStep::Flush]
         };
-        self.meta_job(turn, purpose, steps);
-        true
+        Some(self.meta_job(turn, purpose, steps))
     }
 }
 

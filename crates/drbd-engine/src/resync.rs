@@ -61,7 +61,9 @@ pub struct Resync {
     asked_sectors: u64,
     bitmap_written: Instant,
     /// The end is being made stable.
-    ending: bool,
+    ending: Option<Tag>,
+    /// Target: the write of our bitmap before the first question; that of an earlier resync does not count.
+    preparing: Option<Tag>,
 }
 
 impl Resync {
@@ -78,7 +80,8 @@ impl Resync {
             allowance_from: now,
             asked_sectors: 0,
             bitmap_written: now,
-            ending: false,
+            ending: None,
+            preparing: None,
         }
     }
 
@@ -133,7 +136,7 @@ impl Resource {
         };
         if over {
             device.bitmap_due = None;
-            device.write_bitmap(turn, Purpose::BitmapBeforeExchange);
+            device.bitmap_job = device.write_bitmap(turn, Purpose::BitmapBeforeExchange);
         }
     }
 
@@ -155,12 +158,15 @@ impl Resource {
         self.turn.info(format_args!("Began resync as {conn} (will sync {kib} KB [{left} bits set])."));
         if matches!(conn, C::SyncTarget | C::PausedSyncT) {
             let Some(device) = self.devices.get_mut(&volume) else { return };
-            device.write_bitmap(&mut self.turn, Purpose::BitmapBeforeResync);
+            let job = device.write_bitmap(&mut self.turn, Purpose::BitmapBeforeResync);
+            if let Some(resync) = &mut device.resync {
+                resync.preparing = job;
+            }
         }
     }
 
     /// The target's bitmap is stable: blocks may be asked for once the superblock says Inconsistent.
-    pub(crate) fn resync_may_begin(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+    pub(crate) fn resync_may_begin(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
         if outcome.is_err() {
             return self.disk_failed(volume);
         }
@@ -168,7 +174,7 @@ impl Resource {
         self.write_superblock(volume);
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let version = device.disk.as_ref().map_or(0, |disk| disk.version);
-        if let Some(resync) = &mut device.resync {
+        if let Some(resync) = device.resync.as_mut().filter(|r| r.preparing == Some(tag)) {
             resync.ready_at = Some(version);
         }
     }
@@ -182,7 +188,7 @@ impl Resource {
         let left = disk.bitmap.count();
         resync.mark(now, left);
         let ready = resync.ready_at.is_some_and(|version| disk.stable >= version);
-        if device.state.conn != C::SyncTarget || !ready || resync.ending {
+        if device.state.conn != C::SyncTarget || !ready || resync.ending.is_some() {
             return;
         }
         let rate_kib = if disk.options.c_plan_ahead_ds == 0 {
@@ -352,14 +358,16 @@ impl Resource {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let left = device.dirty_blocks();
         let Some(resync) = &mut device.resync else { return };
-        if resync.ending || !resync.in_flight.is_empty() || left > resync.failed {
+        if resync.ending.is_some() || !resync.in_flight.is_empty() || left > resync.failed {
             return;
         }
         match device.state.conn {
             C::SyncTarget if resync.ready_at.is_some() => {
-                resync.ending = true;
                 // Data first, then the bits that vouch for it; the superblock follows when this is done.
-                device.write_bitmap(&mut self.turn, Purpose::ResyncEnd);
+                let job = device.write_bitmap(&mut self.turn, Purpose::ResyncEnd);
+                if let Some(resync) = &mut device.resync {
+                    resync.ending = job;
+                }
             }
             C::SyncSource => self.resync_finished(volume),
             _ => {}
@@ -367,12 +375,15 @@ impl Resource {
     }
 
     /// Everything the resync wrote is stable, and its bitmap too.
-    pub(crate) fn resync_end_stable(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+    pub(crate) fn resync_end_stable(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
         if outcome.is_err() {
             return self.disk_failed(volume);
         }
-        let syncing =
-            self.devices.get(&volume).is_some_and(|d| d.state.conn == C::SyncTarget && d.resync.is_some());
+        let ends = |r: &Resync| r.ending == Some(tag);
+        let syncing = self
+            .devices
+            .get(&volume)
+            .is_some_and(|d| d.state.conn == C::SyncTarget && d.resync.as_ref().is_some_and(ends));
         if syncing {
             self.resync_finished(volume);
         }

@@ -154,6 +154,8 @@ pub struct Shell<P> {
     payloads: HashMap<Payload, Rc<Buffer>>,
     payloads_made: u64,
     jobs: HashMap<Tag, Job>,
+    /// A volume's jobs, the running one first: of two that write the same block the later must be the last.
+    job_order: HashMap<u16, VecDeque<Tag>>,
     sockets: HashMap<SocketId, Incoming>,
     agreed: Agreed,
     events: VecDeque<Event>,
@@ -169,6 +171,7 @@ impl<P: Ports> Shell<P> {
             payloads: HashMap::new(),
             payloads_made: 0,
             jobs: HashMap::new(),
+            job_order: HashMap::new(),
             sockets: HashMap::new(),
             agreed: Agreed::NOTHING,
             events: VecDeque::new(),
@@ -282,6 +285,11 @@ impl<P: Ports> Shell<P> {
             let outcome = if job.failed { Err(IoFault) } else { Ok(()) };
             self.jobs.remove(&tag);
             self.events.push_back(Event::IoDone { tag, outcome });
+            let order = self.job_order.entry(volume).or_default();
+            order.pop_front();
+            if let Some(&next) = order.front() {
+                self.next_step(next);
+            }
             return self.run();
         };
         let Some(layout) = self.layouts.get(&volume).copied() else {
@@ -356,7 +364,11 @@ impl<P: Ports> Shell<P> {
             Action::Meta { tag, volume, steps } => {
                 let job = Job { volume, steps: steps.into(), outstanding: 0, failed: false };
                 self.jobs.insert(tag, job);
-                self.next_step(tag);
+                let order = self.job_order.entry(volume).or_default();
+                order.push_back(tag);
+                if order.len() == 1 {
+                    self.next_step(tag);
+                }
             }
             Action::Listen { local, peer } => self.ports.listen(local, peer),
             Action::StopListening => self.ports.stop_listening(),
