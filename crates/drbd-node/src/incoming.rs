@@ -1,12 +1,15 @@
-//! Bytes of a socket become packets. Payload lands in its aligned buffer: what was read beyond a header is copied once,
-//! the rest is read into place.
+//! Bytes of a socket become packets. Payload lands in its aligned buffer: a long one is read into place, of a short one
+//! the copy costs less than a call of its own would.
 
 use block::Buffer;
 use drbd_format::Malformed;
 use drbd_format::wire::{Agreed, Command, Header, Packet, body_bytes};
 
-/// Bytes read ahead at most: many acknowledgements in one call, little of a payload.
-const STAGING_BYTES: usize = 16 << 10;
+/// Bytes read ahead at most: many packets in one call.
+const STAGING_BYTES: usize = 64 << 10;
+
+/// What is missing of a payload is read into place if it is at least so long.
+const DIRECT_BYTES_MIN: usize = 16 << 10;
 
 /// A packet that has arrived whole.
 #[derive(Debug)]
@@ -44,9 +47,17 @@ impl Incoming {
         Self { staging: vec![0; STAGING_BYTES].into(), start: 0, end: 0, partial: None, agreed }
     }
 
+    /// The payload whose missing part is read into place.
+    fn direct(&mut self) -> Option<&mut Partial> {
+        self.partial.as_mut().filter(|p| p.buffer.len() - p.filled >= DIRECT_BYTES_MIN)
+    }
+
     /// Where the next bytes belong; never empty.
     pub fn space(&mut self) -> &mut [u8] {
-        if let Some(partial) = &mut self.partial {
+        // `next_packet` leaves nothing staged behind a payload that is not whole.
+        if self.direct().is_some()
+            && let Some(partial) = &mut self.partial
+        {
             return &mut partial.buffer[partial.filled..];
         }
         if self.start > 0 {
@@ -59,7 +70,7 @@ impl Incoming {
 
     /// So many bytes were put into `space`.
     pub fn filled(&mut self, bytes: usize) {
-        match &mut self.partial {
+        match self.direct() {
             Some(partial) => partial.filled += bytes,
             None => self.end += bytes,
         }
