@@ -241,7 +241,10 @@ impl Resource {
         };
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let tag = self.turn.tag();
-        device.peer_reads.insert(tag, PeerRead { range, block_id: ask.block_id, resync, connection: self.link.connection });
+        device.peer_reads.insert(
+            tag,
+            PeerRead { range, block_id: ask.block_id, resync, connection: self.link.connection },
+        );
         // A resync read excludes writes until its answer is queued, so that no newer write overtakes it.
         if !resync || device.locks.lock(range, Owner::PeerRead(tag)).is_some() {
             self.start_peer_read(volume, tag);

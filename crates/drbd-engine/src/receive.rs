@@ -145,7 +145,8 @@ impl Resource {
         };
         let diskless_primary = device.state.disk < D::Inconsistent && device.state.role == Role::Primary;
         let introducing = device.state.conn < C::Connected || device.state.pdsk == D::Diskless;
-        if diskless_primary && introducing && device.exposed & !1 != uuids.current & !1 && device.exposed != 0 {
+        if diskless_primary && introducing && device.exposed & !1 != uuids.current & !1 && device.exposed != 0
+        {
             let exposed = device.exposed;
             self.turn
                 .log(Level::Error, format_args!("Can only connect to data with current UUID={exposed:016X}"));
@@ -295,6 +296,11 @@ impl Resource {
             && let Some(disk) = &device.disk
         {
             ns.disk = disk.negotiated;
+            let same = device.exposed == 0 || device.exposed & !1 == disk.generations.current() & !1;
+            if ns.conn == C::Connected && ns.role == Role::Primary && !same {
+                // Nobody can bring it to what the front has seen.
+                ns.disk = D::Failed;
+            }
         }
         let ns = State::sanitized(ns);
         if os.conn < C::Connected && ns.conn >= C::Connected {
@@ -307,6 +313,9 @@ impl Resource {
             self.link.state = C::Connected;
         }
         self.transition(volume, ns);
+        if ns.disk == D::Failed {
+            self.drop_disk(volume);
+        }
         let told_to_sync = os.conn > C::WFReportParams
             && ns.conn > C::Connected
             && word.conn() <= C::Connected

@@ -177,11 +177,12 @@ impl Resource {
     pub fn leftovers(&self) -> Option<String> {
         let link = (!self.link.unnamed.is_empty()).then(|| "an unnamed socket".to_owned());
         let link = link.or_else(|| (self.link.log.len() != 0).then(|| "unconfirmed epochs".to_owned()));
-        let waiting = (!self.when_stable.is_empty()).then(|| "somebody who waits for a superblock".to_owned());
+        let waiting =
+            (!self.when_stable.is_empty()).then(|| "somebody who waits for a superblock".to_owned());
         link.or(waiting).or_else(|| {
-            self.devices.values().find_map(|d| {
-                d.leftovers().map(|what| format!("volume {}: {what}", d.volume))
-            })
+            self.devices
+                .values()
+                .find_map(|d| d.leftovers().map(|what| format!("volume {}: {what}", d.volume)))
         })
     }
 

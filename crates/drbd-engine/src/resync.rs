@@ -270,7 +270,9 @@ impl Resource {
         let Self { devices, turn, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         let asked = device.resync.as_mut().and_then(|r| r.in_flight.get_mut(&sector));
-        let Some((asked, payload)) = asked.and_then(|a| a.payload.map(|payload| (a, payload))) else { return };
+        let Some((asked, payload)) = asked.and_then(|a| a.payload.map(|payload| (a, payload))) else {
+            return;
+        };
         let tag = turn.tag();
         asked.writing = Some(tag);
         let range = asked.range;
@@ -446,7 +448,8 @@ impl Resource {
                     .insert(tag, Purpose::OrphanedResyncWrite { range: asked.range, payload: asked.payload });
             }
         }
-        let waiting: Vec<u64> = gone.iter().filter(|(_, a)| a.payload.is_some()).map(|(&sector, _)| sector).collect();
+        let waiting: Vec<u64> =
+            gone.iter().filter(|(_, a)| a.payload.is_some()).map(|(&sector, _)| sector).collect();
         let (_, admitted) =
             device.locks.withdraw(|owner| matches!(owner, Owner::Resync(sector) if waiting.contains(sector)));
         for (_, asked) in gone {

@@ -45,7 +45,9 @@ impl Device {
     /// Who lost the peer before it said what our new disk is worth must decide alone: the disk is what its meta-data say,
     /// unless a front has seen another generation. True: it has, and the disk must be let go.
     fn without_negotiation(&self, next: State) -> (State, bool) {
-        let Some(disk) = self.disk.as_ref().filter(|_| next.conn < C::Connected && next.disk == D::Negotiating) else {
+        let Some(disk) =
+            self.disk.as_ref().filter(|_| next.conn < C::Connected && next.disk == D::Negotiating)
+        else {
             return (next, false);
         };
         let same = self.exposed & !1 == disk.generations.current() & !1;

@@ -60,7 +60,6 @@ impl Registry {
         Self { run, keeper, resources: Mutex::new(BTreeMap::new()) }
     }
 
-
     /// Executes a command of the tools.
     pub fn command(&self, command: Command) -> Response {
         let outcome = match command {

@@ -119,7 +119,14 @@ impl Ring {
     pub fn new() -> io::Result<Self> {
         let uring = IoUring::builder().setup_single_issuer().setup_coop_taskrun().build(ENTRIES)?;
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
-        Ok(Self { uring, epoll, watched: false, entries: Vec::new(), free: None, backlog: std::collections::VecDeque::new() })
+        Ok(Self {
+            uring,
+            epoll,
+            watched: false,
+            entries: Vec::new(),
+            free: None,
+            backlog: std::collections::VecDeque::new(),
+        })
     }
 
     fn insert(&mut self, entry: Entry) -> usize {

@@ -316,13 +316,7 @@ impl Worker {
             dial_failed: false,
             sizes: HashMap::new(),
         };
-        Self {
-            shell: Shell::new(engine, world),
-            commands,
-            wake,
-            draining: Vec::new(),
-            stopping: None,
-        }
+        Self { shell: Shell::new(engine, world), commands, wake, draining: Vec::new(), stopping: None }
     }
 
     fn run(mut self) {
