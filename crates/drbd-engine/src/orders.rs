@@ -245,7 +245,7 @@ impl Resource {
     }
 
     /// The peer does not agree.
-    pub(crate) fn promotion_refused(&mut self, ticket: Ticket, _force: bool, number: i32) {
+    pub(crate) fn promotion_refused(&mut self, ticket: Ticket, number: i32) {
         let number = if number == 0 { code::CW_FAILED_BY_PEER } else { number };
         self.answer(ticket, Err(refused(number)));
     }

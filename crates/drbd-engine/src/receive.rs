@@ -528,7 +528,7 @@ impl Resource {
     fn state_change_answered(&mut self, volume: u16, reply: i32) {
         let Some(Asked::Primary { ticket, force, mut volumes }) = self.link.asked.take() else { return };
         if reply < code::SUCCESS {
-            return self.promotion_refused(ticket, force, reply);
+            return self.promotion_refused(ticket, reply);
         }
         volumes.remove(&volume);
         if volumes.is_empty() {

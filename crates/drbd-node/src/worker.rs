@@ -163,7 +163,6 @@ struct World {
     /// Ended at once: reported after the turn.
     ended: VecDeque<(DiskToken, Result<(), IoFault>)>,
     dial_failed: bool,
-    sizes: HashMap<u16, u64>,
 }
 
 impl Ports for World {
@@ -240,7 +239,8 @@ impl Ports for World {
     }
 
     fn resized(&mut self, volume: u16, sectors: u64) {
-        self.sizes.insert(volume, sectors);
+        // The fronts are opened at promotion, with the size of then; a primary's device does not change its size.
+        tracing::debug!(volume, sectors, "size");
     }
 
     fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
@@ -314,7 +314,6 @@ impl Worker {
             tickets_made: 0,
             ended: VecDeque::new(),
             dial_failed: false,
-            sizes: HashMap::new(),
         };
         Self { shell: Shell::new(engine, world), commands, wake, draining: Vec::new(), stopping: None }
     }
