@@ -37,9 +37,9 @@ enum Command {
     },
     /// Two servers, one mirrored disk, a power cut: the tutorial's part one
     Demo {
-        /// Passed on to the demo
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        args: Vec<String>,
+        /// Leave the lab up, and say how to look around
+        #[arg(long)]
+        keep: bool,
     },
     /// Everything that must be true before a change is taken
     Test {
@@ -125,7 +125,7 @@ fn run(command: Command) -> anyhow::Result<bool> {
     let workspace = Workspace::load()?;
     match command {
         Command::Setup { what, list } => setup::run(&what, list),
-        Command::Demo { args } => demo::run(&workspace, &args),
+        Command::Demo { keep } => demo::run(&workspace, keep),
         Command::Test { no_setup } => verify::run(&workspace, no_setup),
         Command::Tidy => tidy::run(&workspace),
         Command::Interop { name, quick, list, only } => {
