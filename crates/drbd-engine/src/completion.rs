@@ -37,7 +37,7 @@ impl Resource {
                 self.unlock(volume, range);
                 self.leave_gate(volume, range);
             }
-            Purpose::EpochFlush => self.epoch_flush_done(volume, outcome),
+            Purpose::EpochFlush { connection } => self.epoch_flush_done(volume, connection, outcome),
             Purpose::ActivityLog => self.activity_log_written(volume, outcome),
             Purpose::SuperBlock(version) => self.superblock_written(volume, version, outcome),
             Purpose::BitmapPages | Purpose::FreshActivityLog => {

@@ -199,7 +199,10 @@ pub enum Purpose {
         payload: Option<Payload>,
     },
     /// The flush that closes epochs of the peer.
-    EpochFlush,
+    EpochFlush {
+        /// On which connection they came: a late answer says nothing of the next one's.
+        connection: u64,
+    },
     /// An activity-log transaction.
     ActivityLog,
     /// The superblock, with this version.

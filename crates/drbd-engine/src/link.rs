@@ -105,6 +105,11 @@ impl PeerEpochs {
         number.checked_sub(self.first).and_then(|i| self.epochs.get_mut(i as usize))
     }
 
+    /// Whether there are writes that the peer does not yet know to be on stable storage here.
+    pub fn hold_writes(&self) -> bool {
+        self.epochs.iter().any(|epoch| epoch.count > 0)
+    }
+
     /// One past the newest epoch that is closed and whose writes are all on the disk, with all before it.
     pub fn complete_below(&self) -> u64 {
         let complete = self.epochs.iter().take_while(|e| e.barrier.is_some() && e.active == 0).count();

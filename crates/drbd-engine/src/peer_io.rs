@@ -194,7 +194,7 @@ impl Resource {
         for device in devices.values_mut().filter(|d| d.has_usable_disk()) {
             if device.disk.as_ref().is_some_and(|disk| disk.options.disk_flushes) {
                 let tag = turn.tag();
-                device.operations.insert(tag, Purpose::EpochFlush);
+                device.operations.insert(tag, Purpose::EpochFlush { connection: link.connection });
                 link.peer_epochs.flushes_left += 1;
                 turn.out.push(Action::Flush { tag, volume: device.volume });
             }
@@ -205,11 +205,12 @@ impl Resource {
     }
 
     /// One volume is flushed for the peer's epochs.
-    pub(crate) fn epoch_flush_done(&mut self, volume: u16, outcome: Result<(), IoFault>) {
+    pub(crate) fn epoch_flush_done(&mut self, volume: u16, connection: u64, outcome: Result<(), IoFault>) {
         if outcome.is_err() {
-            // Unconfirmed epochs stay so; a node that cannot flush is no mirror.
-            self.disk_failed(volume);
-            self.link.peer_epochs.flushing = None;
+            // Unconfirmed epochs stay so; a node that cannot flush is no mirror, and its connection goes with its disk.
+            return self.disk_failed(volume);
+        }
+        if connection != self.link.connection {
             return;
         }
         let epochs = &mut self.link.peer_epochs;

@@ -231,5 +231,10 @@ impl Resource {
         for tag in waiting.into_iter().chain(admitted) {
             self.start_part(volume, tag);
         }
+        if self.link.peer_epochs.hold_writes() {
+            // The peer's writes can no longer be flushed. Its barriers must not be acknowledged, nor may its flushes wait
+            // for ever: a lost connection is what makes it mark such writes as out of sync.
+            self.lose(C::NetworkFailure);
+        }
     }
 }
