@@ -428,12 +428,10 @@ impl Resource {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(disk) = &mut device.disk else { return };
         let conn = device.state.conn;
-        if conn < C::WFReportParams {
-            // Sent before the peer knew that we part.
-            return;
-        }
         if !matches!(conn, C::WFBitMapS | C::WFBitMapT) {
-            return self.misbehaved("a bitmap at the wrong time");
+            // Sent before the peer knew that we part, or that our disk has gone: as upstream, no reason to break off.
+            self.turn.info(format_args!("unexpected cstate ({conn}) in receive_bitmap"));
+            return;
         }
         match device.bitmap_receiver.receive(&mut disk.bitmap, packet, &agreed) {
             Err(malformed) => {

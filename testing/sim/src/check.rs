@@ -18,7 +18,10 @@ pub fn read_is_permitted(model: &Model, since: u64, first_sector: u64, bytes: &[
         if found.is_none_or(|found| !permitted().any(|stamp| stamp == found)) {
             let found = found.map_or_else(|| format!("{:02x?}", &content[..24]), |s| format!("stamp {s}"));
             let permitted: Vec<u64> = permitted().collect();
-            return Err(("read_is_permitted", format!("sector {sector} holds {found}, permitted are {permitted:?}")));
+            return Err((
+                "read_is_permitted",
+                format!("sector {sector} holds {found}, permitted are {permitted:?}"),
+            ));
         }
     }
     Ok(())
@@ -106,11 +109,6 @@ pub fn state_is_legal(status: &ResourceStatus) -> Result<(), Fault> {
         };
         if expected.is_some_and(|expected| expected != (d.disk, d.peer_disk)) {
             return wrong("a resync goes from UpToDate to Inconsistent", d);
-        }
-        let current = d.disk == D::UpToDate || d.peer_disk == D::UpToDate;
-        // A primary that has lost its peer in the middle of a resync has no access, and its front gets errors.
-        if connected && status.role == Role::Primary && !current && d.disk != D::Diskless && d.disk != D::Failed {
-            return wrong("a primary has access to current data", d);
         }
     }
     Ok(())

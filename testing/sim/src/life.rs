@@ -34,7 +34,8 @@ impl World {
         self.nodes[node].disk.overwrite(|bytes| {
             stamp::fill(&mut bytes[..layout.usable_sectors as usize * 512], former_content(node), 0);
             bytes[layout.bm_offset_bytes as usize..][..layout.bm_bytes as usize].fill(0);
-            for block in bytes[layout.al_offset_bytes as usize..][..layout.al_bytes as usize].chunks_mut(4096) {
+            for block in bytes[layout.al_offset_bytes as usize..][..layout.al_bytes as usize].chunks_mut(4096)
+            {
                 block.copy_from_slice(&ring);
             }
             bytes[layout.md_offset_bytes as usize..][..superblock.len()].copy_from_slice(&superblock);
@@ -76,9 +77,11 @@ impl World {
             bytes.copy_from_slice(&disk.bytes()[from..from + bytes.len()]);
             Ok(())
         };
-        let found = attach::superblock(&mut read, Placement::Internal, size, size).and_then(|(superblock, layout)| {
-            attach::found_disk(&mut read, superblock, &layout, 512, true).map(|found| (found, layout))
-        });
+        let found = attach::superblock(&mut read, Placement::Internal, size, size).and_then(
+            |(superblock, layout)| {
+                attach::found_disk(&mut read, superblock, &layout, 512, true).map(|found| (found, layout))
+            },
+        );
         let (found, layout) = match found {
             Ok(found) => found,
             Err(error) => {
@@ -86,7 +89,15 @@ impl World {
                 return None;
             }
         };
-        self.note(|| format!("node {node}: finds {:x?} flags {:#x} bits {} hot {:?}", found.superblock.uuids, found.superblock.flags.0, found.bitmap.count(), found.hot_extents));
+        self.note(|| {
+            format!(
+                "node {node}: finds {:x?} flags {:#x} bits {} hot {:?}",
+                found.superblock.uuids,
+                found.superblock.flags.0,
+                found.bitmap.count(),
+                found.hot_extents
+            )
+        });
         if let Some(shell) = &mut self.nodes[node].shell {
             shell.set_layout(VOLUME, layout);
         }

@@ -77,7 +77,15 @@ impl Model {
     pub fn begin(&mut self, stamp: u64, range: SectorRange) -> usize {
         let submitted = self.tick();
         let index = self.writes.len();
-        self.writes.push(Write { stamp, range, submitted, ended: None, acked: false, held_by: 0, stable_on: 0 });
+        self.writes.push(Write {
+            stamp,
+            range,
+            submitted,
+            ended: None,
+            acked: false,
+            held_by: 0,
+            stable_on: 0,
+        });
         for sector in range.start..range.end() {
             self.sectors[sector as usize].push(index as u32);
         }
@@ -188,11 +196,5 @@ impl Model {
         let firm = candidates.clone().filter(|w| w.is_firm() && w.ended.is_some_and(|ended| ended < since));
         let newest = firm.map(|w| w.submitted).max().unwrap_or(0);
         candidates.filter(move |v| v.ended.is_none_or(|ended| ended >= newest))
-    }
-
-    /// Blocks of 4 KiB that any write touched after the instant.
-    pub fn blocks_written_since(&self, since: u64) -> std::collections::BTreeSet<u64> {
-        let late = self.writes.iter().filter(|w| w.submitted > 0 && w.ended.is_none_or(|ended| ended >= since));
-        late.flat_map(|w| w.range.start / 8..w.range.end().div_ceil(8)).collect()
     }
 }

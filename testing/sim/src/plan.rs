@@ -39,7 +39,8 @@ impl Plan {
         let mut rng = Rng::new(seed, 1);
         // Seven extents of the activity log are the least that may be configured: more are on a large disk only.
         let large = rng.chance(6);
-        let disk_bytes = if large { 40 << 20 } else { rng.pick(&[1 << 20, 2 << 20, (3 << 20) + 4096 * 5 + 512, 9 << 20]) };
+        let disk_bytes =
+            if large { 40 << 20 } else { rng.pick(&[1 << 20, 2 << 20, (3 << 20) + 4096 * 5 + 512, 9 << 20]) };
         let disk = DiskOptions {
             al_extents: 7,
             c_plan_ahead_ds: rng.pick(&[0, 20]),

@@ -92,19 +92,20 @@ impl World {
             return self.stuck("primary --force");
         }
         self.start_work(primary);
-        if self.rng.chance(70) && !self.run_until(patience, |w| w.was_in_sync) && self.plan.failing.is_none() {
+        if self.rng.chance(70) && !self.run_until(patience, |w| w.was_in_sync) && self.plan.failing.is_none()
+        {
             self.stuck("the first sync");
         }
     }
 
     fn stuck(&mut self, what: &str) {
         if self.fault.is_none() {
-            let states: Vec<String> = self
-                .nodes
-                .iter()
-                .map(|n| format!("cs:{} ds:{}", n.connection(), n.disk_state()))
-                .collect();
-            self.expect(Err(("the_pair_comes_together", format!("{what} does not end: {}", states.join(" | ")))));
+            let states: Vec<String> =
+                self.nodes.iter().map(|n| format!("cs:{} ds:{}", n.connection(), n.disk_state())).collect();
+            self.expect(Err((
+                "the_pair_comes_together",
+                format!("{what} does not end: {}", states.join(" | ")),
+            )));
         }
     }
 
@@ -215,7 +216,8 @@ impl World {
         }
         let node = 1 - lost;
         if self.rng.chance(75) && self.nodes[node].is_up() && self.may_be_promoted(node) {
-            if let Some(model) = self.model.as_mut().filter(|_| self.nodes[node].connection() < C::Connected) {
+            if let Some(model) = self.model.as_mut().filter(|_| self.nodes[node].connection() < C::Connected)
+            {
                 let checked = check::disk_holds_promises(model, &self.nodes[node], node);
                 self.expect(checked.map_err(|(_, why)| ("the_survivor_holds_every_acknowledged_write", why)));
             }
@@ -233,7 +235,8 @@ impl World {
         if self.nodes[node].is_up() {
             self.ordered(node, Order::Detach { volume: crate::world::VOLUME });
             self.pause();
-            if self.rng.chance(50) && self.nodes[node].is_up() && self.nodes[node].disk_state() == D::Diskless {
+            if self.rng.chance(50) && self.nodes[node].is_up() && self.nodes[node].disk_state() == D::Diskless
+            {
                 self.attach(node);
                 self.pause();
             }
@@ -242,7 +245,7 @@ impl World {
 
     /// Both become primary without each other: this must be found out, and not merged.
     fn split_brain(&mut self) {
-        if !self.was_in_sync || self.partitioned {
+        if !self.was_in_sync || self.partitioned || self.plan.failing.is_some() {
             return;
         }
         let Some(node) = self.primary() else { return };
@@ -317,7 +320,8 @@ impl World {
         }
         if self.nodes.iter().any(|n| n.generations == 0) {
             let generations = self.nodes.each_ref().map(|n| n.generations);
-            return self.expect(Err(("a_split_brain_has_two_sides", format!("new generations: {generations:?}"))));
+            return self
+                .expect(Err(("a_split_brain_has_two_sides", format!("new generations: {generations:?}"))));
         }
         self.run_until(60 * S, |w| alone(0, w) || alone(1, w));
         let loses = |n: usize, w: &Self| w.model.as_ref().is_some_and(|m| !m.is_current(n));

@@ -113,7 +113,8 @@ impl World {
         let rng = &mut self.work.rng;
         let count = (rng.within(1, sectors_max / 8 + 1) * 8).min(size);
         let count = if rng.chance(15) { rng.within(1, count + 1) } else { count };
-        let reach = if rng.chance(80) { self.plan.hot_sectors.min(size - count + 1) } else { size - count + 1 };
+        let reach =
+            if rng.chance(80) { self.plan.hot_sectors.min(size - count + 1) } else { size - count + 1 };
         let start = rng.below(reach);
         let start = if rng.chance(85) { start / 8 * 8 } else { start };
         SectorRange::new(start.min(size - count), count)
@@ -162,7 +163,9 @@ impl World {
                 bytes = Some(buffer);
                 Pending::Change(model.begin(self.work.next_stamp, range), fua)
             }
-            FrontOp::Discard(range) | FrontOp::WriteZeroes { range, .. } => Pending::Change(model.begin(0, range), false),
+            FrontOp::Discard(range) | FrontOp::WriteZeroes { range, .. } => {
+                Pending::Change(model.begin(0, range), false)
+            }
         };
         let stamp = self.work.next_stamp;
         self.note(|| format!("node {node}: submits {request:?} {op:?} stamp {stamp}"));
@@ -182,9 +185,22 @@ impl World {
         here | if there { bit(1 - node) } else { 0 }
     }
 
-    pub(crate) fn completed(&mut self, node: usize, request: FrontId, outcome: Result<Option<Chunk>, FrontFault>) {
+    pub(crate) fn completed(
+        &mut self,
+        node: usize,
+        request: FrontId,
+        outcome: Result<Option<Chunk>, FrontFault>,
+    ) {
         let holders = self.holders(node);
-        self.note(|| format!("node {node}: completes {request:?} {} held by {holders:02b}", match &outcome { Ok(_) => "ok".to_owned(), Err(e) => format!("{e:?}") }));
+        self.note(|| {
+            format!(
+                "node {node}: completes {request:?} {} held by {holders:02b}",
+                match &outcome {
+                    Ok(_) => "ok".to_owned(),
+                    Err(e) => format!("{e:?}"),
+                }
+            )
+        });
         let Some(pending) = self.work.pending.remove(&request) else {
             return self.expect(Err(("requests_complete_once", format!("node {node}: {request:?} again"))));
         };

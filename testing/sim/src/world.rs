@@ -230,7 +230,10 @@ impl World {
         n.timer = None;
         n.timer_turns = if n.timer_turns.0 == at { (at, n.timer_turns.1 + 1) } else { (at, 0) };
         if n.timer_turns.1 > TIMER_TURNS_MAX {
-            self.expect(Err(("the_timer_makes_progress", format!("node {node} asks for the same instant again"))));
+            self.expect(Err((
+                "the_timer_makes_progress",
+                format!("node {node} asks for the same instant again"),
+            )));
             return;
         }
         self.turn(node, |shell| shell.handle(EngineEvent::Timeout));
