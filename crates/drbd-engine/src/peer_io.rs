@@ -24,7 +24,7 @@ const PEER_REQUESTS_MAX: usize = 4096;
 
 /// The range a packet names, if a device of this size has it.
 fn checked_range(sector: u64, bytes: u64, size_sectors: u64, bytes_max: u64) -> Option<SectorRange> {
-    let sound = bytes != 0 && bytes % 512 == 0 && bytes <= bytes_max;
+    let sound = bytes != 0 && bytes.is_multiple_of(512) && bytes <= bytes_max;
     let count = bytes / 512;
     (sound && sector.checked_add(count)? <= size_sectors).then(|| SectorRange::new(sector, count))
 }

@@ -498,9 +498,7 @@ impl Resource {
             ns.conn = val.conn;
         }
         let ns = State::sanitized(ns);
-        let reply = if concurrent {
-            code::CONCURRENT_STATE_CHANGE
-        } else if ns.role == Role::Primary && self.demoting.is_some() {
+        let reply = if concurrent || (ns.role == Role::Primary && self.demoting.is_some()) {
             code::CONCURRENT_STATE_CHANGE
         } else if ns == os {
             code::NOTHING_TO_DO

@@ -148,11 +148,11 @@ impl State {
     /// Why this state must not be, if so.
     pub fn fault(self, two_primaries_allowed: bool) -> Option<i32> {
         let primary = self.role == Role::Primary;
+        let alone_without_data = self.conn < C::Connected && self.disk < D::UpToDate;
+        let nobody_has_data = self.disk <= D::Inconsistent && self.pdsk <= D::Inconsistent;
         if primary && self.peer == Role::Primary && !two_primaries_allowed {
             Some(code::TWO_PRIMARIES)
-        } else if primary && self.conn < C::Connected && self.disk < D::UpToDate {
-            Some(code::NO_UP_TO_DATE_DISK)
-        } else if primary && self.disk <= D::Inconsistent && self.pdsk <= D::Inconsistent {
+        } else if primary && (alone_without_data || nobody_has_data) {
             Some(code::NO_UP_TO_DATE_DISK)
         } else if self.conn > C::Connected && self.disk < D::Inconsistent {
             Some(code::NO_LOCAL_DISK)
