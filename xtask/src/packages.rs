@@ -17,7 +17,7 @@ pub const NEEDS: &[Need] = &[
     Need { what: "build", packages: &["gcc", "libc6-dev"], includes: &[], nextest: false },
     Need {
         what: "lab",
-        packages: &["iproute2", "mount", "util-linux", "fdisk", "e2fsprogs", "procps"],
+        packages: &["iproute2", "mount", "util-linux", "fdisk", "e2fsprogs", "procps", "iputils-ping"],
         includes: &["build"],
         nextest: false,
     },

@@ -59,9 +59,9 @@ const CELLS: &[Cell] = &[
     cell("lab", Floor::Top, Product::Ground),
     cell("lockstep", Floor::Binary, Product::Ground),
     cell("bench", Floor::Test, Product::Ground),
-    cell("demo", Floor::Test, Product::Ground),
     cell("fuzz", Floor::Test, Product::Ground),
     cell("interop", Floor::Test, Product::Ground),
+    cell("mirror", Floor::Test, Product::Ground),
     cell("sim", Floor::Test, Product::Ground),
     cell("xtask", Floor::Test, Product::Ground),
 ];

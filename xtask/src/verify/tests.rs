@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use super::junit;
 use super::libtest;
@@ -52,6 +52,7 @@ fn nextest(workspace: &Workspace, what: &str, filter: &str, tally: &mut Tally) -
     let mut cargo = process::cargo(workspace.root());
     cargo.args(["nextest", "run", "--locked", "--workspace", "--cargo-profile", Profile::Ci.name()]);
     cargo.args(["--profile", "ci", "--no-tests", "pass", "-E", filter]);
+    program_under_test(workspace, &mut cargo);
     let success = process::succeeds(&mut cargo)?;
     let mut failures = 0;
     match fs::read_to_string(&report) {
@@ -72,6 +73,12 @@ fn nextest(workspace: &Workspace, what: &str, filter: &str, tally: &mut Tally) -
     ignored(workspace, filter, tally)
 }
 
+/// Tests of programs run the one of this build.
+fn program_under_test(workspace: &Workspace, command: &mut Command) {
+    let lockstep = workspace.bin_dir(Profile::Ci).join("lockstep");
+    command.env("LOCKSTEP", &lockstep).env("LOCKSTEP_BIN", &lockstep);
+}
+
 /// What carries `#[ignore]` did not run either.
 fn ignored(workspace: &Workspace, filter: &str, tally: &mut Tally) -> anyhow::Result<()> {
     let mut cargo = process::cargo(workspace.root());
@@ -87,10 +94,11 @@ fn ignored(workspace: &Workspace, filter: &str, tally: &mut Tally) -> anyhow::Re
 
 fn cargo_test(workspace: &Workspace, what: &str, targets: &[&str], tally: &mut Tally) -> anyhow::Result<()> {
     let cargo = process::cargo(workspace.root());
-    let mut timeout = std::process::Command::new("timeout");
+    let mut timeout = Command::new("timeout");
     timeout.current_dir(workspace.root()).stdin(Stdio::null()).arg(CARGO_TEST_S_MAX).arg(cargo.get_program());
     timeout.args(["test", "--locked", "--workspace", "--no-fail-fast", "--profile", Profile::Ci.name()]);
     timeout.args(targets).args(["--", "--show-output"]);
+    program_under_test(workspace, &mut timeout);
     let (success, lines) = process::tee(&mut timeout)?;
     let mut failures = 0;
     for case in libtest::test_cases(&lines) {
