@@ -41,7 +41,8 @@ fn class_of(len: usize) -> Option<usize> {
 }
 
 fn layout(capacity: usize) -> Layout {
-    Layout::from_size_align(HEADROOM_BYTES + capacity, ALIGNMENT_BYTES).expect("buffer size is bounded by the caller")
+    Layout::from_size_align(HEADROOM_BYTES + capacity, ALIGNMENT_BYTES)
+        .expect("buffer size is bounded by the caller")
 }
 
 impl Buffer {
