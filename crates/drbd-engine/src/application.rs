@@ -366,7 +366,9 @@ impl Resource {
             return;
         }
         let Some(part) = device.parts.remove(&tag) else { return };
-        let succeeded = part.local == Leg::Done || part.remote == Leg::Done;
+        // An inconsistent disk is filled from the peer again: what only it has is as good as lost.
+        let kept_here = part.local == Leg::Done && device.state.disk == D::UpToDate;
+        let succeeded = kept_here || part.remote == Leg::Done;
         if part.in_epoch {
             self.link.epoch_has_completed |= self.link.options().protocol != ReplicationProtocol::C;
         } else if let Some(disk) = device.disk.as_mut().filter(|_| !part.extents.is_empty()) {
