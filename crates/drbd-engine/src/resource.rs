@@ -176,7 +176,7 @@ impl Resource {
     /// What is still held or under way, for a check that a quiet resource holds nothing; none if so.
     pub fn leftovers(&self) -> Option<String> {
         let link = (!self.link.unnamed.is_empty()).then(|| "an unnamed socket".to_owned());
-        let link = link.or_else(|| (self.link.log.len() != 0).then(|| "unconfirmed epochs".to_owned()));
+        let link = link.or_else(|| (!self.link.log.is_empty()).then(|| "unconfirmed epochs".to_owned()));
         let waiting =
             (!self.when_stable.is_empty()).then(|| "somebody who waits for a superblock".to_owned());
         link.or(waiting).or_else(|| {

@@ -257,7 +257,7 @@ impl Ring {
         }
         self.refill();
         let immediately = !self.backlog.is_empty() || !self.uring.completion().is_empty();
-        let timespec = timeout.map(|t| types::Timespec::from(t));
+        let timespec = timeout.map(types::Timespec::from);
         let outcome = if immediately {
             self.uring.submit()
         } else if let Some(timespec) = &timespec {

@@ -49,6 +49,7 @@ pub struct OpenDisk {
 pub type Outcome = Result<Vec<String>, Refusal>;
 
 /// What other threads ask of the worker.
+#[allow(clippy::large_enum_variant, reason = "a person's orders: one at a time, moved once")]
 pub enum Command {
     /// Add a volume.
     AddVolume {

@@ -74,7 +74,7 @@ fn stamps(device: &str, seed: u64, first: u64) -> io::Result<()> {
                 scope.spawn(move || stamp_slots(file, blocks, thread, SplitMix64(seed ^ thread << 56), next))
             })
             .collect();
-        writers.into_iter().map(|writer| writer.join().expect("it does not panic")).collect()
+        writers.into_iter().try_for_each(|writer| writer.join().expect("it does not panic"))
     })
 }
 
