@@ -56,7 +56,6 @@ impl TransferLog {
     }
 
     /// Whether every write is confirmed.
-    #[cfg(test)]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
