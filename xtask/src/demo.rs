@@ -46,6 +46,9 @@ pub fn run(workspace: &Workspace, keep: bool) -> anyhow::Result<bool> {
     let programs = workspace.build(&["lockstep"], Profile::Release)?;
     let screen = Screen::begin();
     let lab = Lab::named_freely(programs.join("lockstep"))?;
+    if lab.settle_disk(&screen).is_err() {
+        return Ok(false);
+    }
     let mut moments = Moments::begin();
     let told = Story::new(&lab, &screen, &mut moments, keep).tell();
     if lab.is_interrupted() {

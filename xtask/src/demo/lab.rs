@@ -17,6 +17,9 @@ use crate::process;
 /// No single command of the story takes nearly as long.
 const COMMAND_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// A wait that is longer is explained.
+const TOLD_AFTER: Duration = Duration::from_secs(1);
+
 /// How often a command that runs is checked for an interrupt.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -105,13 +108,29 @@ impl Lab {
             }
             let too_long = begun.elapsed() > COMMAND_TIME_MAX;
             if too_long || self.is_interrupted() {
-                // Dead already: the same result.
+                // Not waited for: it may hang in the kernel, and whoever is the last of us reaps it.
                 let _ = child.kill();
-                let _ = child.wait();
                 self.refuse_interrupt()?;
                 bail!("`{typed}` did not end within {} s", COMMAND_TIME_MAX.as_secs());
             }
         }
+    }
+
+    /// Waits until the disk has what was written so far, a build as a rule: fdisk calls sync(2), which waits for the
+    /// whole machine's. Goes on without if that takes too long.
+    pub fn settle_disk(&self, screen: &Screen) -> anyhow::Result<()> {
+        let mut sync = Command::new("sync").spawn().context("cannot run `sync`")?;
+        let begun = Instant::now();
+        let mut is_told = false;
+        while sync.try_wait().context("waiting for `sync`")?.is_none() && begun.elapsed() < COMMAND_TIME_MAX {
+            self.refuse_interrupt()?;
+            if !is_told && begun.elapsed() > TOLD_AFTER {
+                screen.own("Waiting until this machine's disk has what was built (sync).");
+                is_told = true;
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// An error once the user wants it to end.

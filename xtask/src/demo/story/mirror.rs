@@ -15,14 +15,17 @@ impl Story<'_> {
     pub(super) fn servers_and_volumes(&mut self) -> anyhow::Result<()> {
         self.screen.chapter("Two servers on a private network, a volume each");
         let network = id_in(&self.host("nova network-create drbd0 172.16.16.0/24")?)?;
-        let volumes = SERVERS.map(|server| format!("nova volume-create --display-name {} 100", server.name));
-        let boots = SERVERS.map(|server| {
-            format!("nova boot --image {IMAGE} --nic net-id={network} --flavor 2 {}", server.name)
-        });
-        let ids = [volumes, boots].map(|lines| lines.map(|line| id_in(&self.host(&line)?)));
-        let [volumes, servers] = ids;
+        let (mut volumes, mut servers) = (Vec::new(), Vec::new());
+        for server in SERVERS {
+            let create = format!("nova volume-create --display-name {} 100", server.name);
+            volumes.push(id_in(&self.host(&create)?)?);
+        }
+        for server in SERVERS {
+            let boot = format!("nova boot --image {IMAGE} --nic net-id={network} --flavor 2 {}", server.name);
+            servers.push(id_in(&self.host(&boot)?)?);
+        }
         for ((server, id), volume) in SERVERS.iter().zip(servers).zip(volumes) {
-            self.host(&format!("nova volume-attach {} {} {}", id?, volume?, server.disk))?;
+            self.host(&format!("nova volume-attach {id} {volume} {}", server.disk))?;
         }
         for listing in ["nova list", "nova volume-list"] {
             let table = self.host(listing)?;
