@@ -18,7 +18,8 @@ use tracing_subscriber::EnvFilter;
 use crate::kept::Keeper;
 use crate::registry::Registry;
 
-const USAGE: &str = "\
+/// What `lockstep drbd --help` prints.
+pub const USAGE: &str = "\
 The DRBD daemon of this server
 
 Usage: lockstep drbd daemon

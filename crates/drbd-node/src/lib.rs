@@ -16,5 +16,5 @@ mod ring;
 pub mod shell;
 pub mod worker;
 
-pub use daemon::daemon;
+pub use daemon::{USAGE, daemon};
 pub use incoming::{Incoming, Received};

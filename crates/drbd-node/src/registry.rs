@@ -48,6 +48,8 @@ pub struct Registry {
     run: PathBuf,
     keeper: Keeper,
     resources: Mutex<BTreeMap<String, Entry>>,
+    /// Resource and volume of each minor; apart from the resources, so that none waits for another's command.
+    minors: Mutex<BTreeMap<u32, (String, u16)>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,7 +59,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Registry {
     /// No resource; fronts and sockets are made below `run`.
     pub fn new(run: PathBuf, keeper: Keeper) -> Self {
-        Self { run, keeper, resources: Mutex::new(BTreeMap::new()) }
+        Self { run, keeper, resources: Mutex::default(), minors: Mutex::default() }
     }
 
     /// Executes a command of the tools.
@@ -131,14 +133,11 @@ impl Registry {
     }
 
     fn of_minor(&self, minor: u32) -> Result<(Entry, u16), Refusal> {
-        let entries: Vec<Entry> = lock(&self.resources).values().cloned().collect();
-        for entry in entries {
-            let volume = lock(&entry.configured).kept.minors.get(&minor).map(|(volume, _)| *volume);
-            if let Some(volume) = volume {
-                return Ok((entry, volume));
-            }
-        }
-        Err(refused(code::MINOR_INVALID, format_args!("minor {minor} is not configured")))
+        let (resource, volume) = lock(&self.minors)
+            .get(&minor)
+            .cloned()
+            .ok_or_else(|| refused(code::MINOR_INVALID, format_args!("minor {minor} is not configured")))?;
+        Ok((self.of(&resource)?, volume))
     }
 
     fn new_resource(&self, name: &str) -> Outcome {
@@ -156,19 +155,21 @@ impl Registry {
 
     fn new_minor(&self, resource: &str, minor: u32, volume: u16) -> Outcome {
         let entry = self.of(resource)?;
-        if let Ok((owner, owned)) = self.of_minor(minor) {
-            let same = Arc::ptr_eq(&owner.configured, &entry.configured) && owned == volume;
-            return if same {
-                Ok(Vec::new())
-            } else {
-                Err(refused(code::MINOR_CONFIGURED, format_args!("minor {minor} belongs to another volume")))
-            };
+        let taken = lock(&self.minors).get(&minor).cloned();
+        match taken {
+            Some((owner, owned)) if owner == resource && owned == volume => return Ok(Vec::new()),
+            Some((owner, owned)) => {
+                let detail = format_args!("minor {minor} is volume {owned} of {owner}").to_string();
+                return Err(refused(code::MINOR_CONFIGURED, detail));
+            }
+            None => {}
         }
         let mut configured = lock(&entry.configured);
         let added = entry.worker.ask(|reply| worker::Command::AddVolume { volume, minor, reply });
         if added != Some(true) {
             return Err(refused(code::MINOR_OR_VOLUME_EXISTS, format_args!("volume {volume}")));
         }
+        lock(&self.minors).insert(minor, (resource.to_owned(), volume));
         configured.kept.minors.insert(minor, (volume, None));
         self.keeper.store_resource(&configured.kept);
         Ok(Vec::new())
@@ -318,6 +319,7 @@ impl Registry {
             }
         }
         self.keeper.forget(&format!("resource/{resource}"));
+        lock(&self.minors).retain(|_, (owner, _)| owner != resource);
         lock(&self.resources).remove(resource);
         // Only when its thread has ended are the disks closed.
         entry.worker.stop();
