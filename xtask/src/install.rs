@@ -1,4 +1,4 @@
-//! `cargo xtask install`: the binary and its names as links.
+//! `cargo xtask install`: the binary, its names as links, manual pages and the unit.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -19,6 +19,12 @@ pub fn run(workspace: &Workspace, prefix: &Path) -> anyhow::Result<bool> {
     for (name, directory) in names(&built)? {
         link(&prefix.join(directory).join(name))?;
     }
+    for page in manual_pages(&built)? {
+        let section = page.rsplit_once('.').map_or("1", |(_, section)| section);
+        let (success, text) = process::output(Command::new(&built).args(["--manual", &page]))?;
+        anyhow::ensure!(success, "`lockstep --manual {page}` failed");
+        put(&prefix.join("share/man").join(format!("man{section}")).join(&page), text.as_bytes(), 0o644)?;
+    }
     let unit = prefix.join("lib/systemd/system/lockstep-drbd.service");
     let text = include_str!("install/lockstep-drbd.service").replace("@LOCKSTEP@", &binary.to_string_lossy());
     put(&unit, text.as_bytes(), 0o644)?;
@@ -35,6 +41,13 @@ fn names(lockstep: &Path) -> anyhow::Result<Vec<(String, String)>> {
     text.lines()
         .map(|line| pair(line).with_context(|| format!("`lockstep --names` printed `{line}`")))
         .collect()
+}
+
+/// The manual pages' file names, as `lockstep` tells them.
+fn manual_pages(lockstep: &Path) -> anyhow::Result<Vec<String>> {
+    let (success, text) = process::output(Command::new(lockstep).arg("--manual"))?;
+    anyhow::ensure!(success, "`lockstep --manual` failed");
+    Ok(text.lines().map(str::to_owned).collect())
 }
 
 fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {

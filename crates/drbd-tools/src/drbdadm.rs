@@ -1,6 +1,6 @@
 //! The personality `drbdadm`.
 
-mod cli;
+pub mod cli;
 mod execute;
 mod plan;
 mod step;

@@ -8,6 +8,7 @@ pub mod refusal;
 pub mod session;
 pub mod status_text;
 
+pub use drbdadm::cli::command_line as drbdadm_command_line;
 pub use drbdadm::drbdadm;
 pub use proc_drbd::proc_drbd;
 

@@ -41,7 +41,7 @@ pub mod volumes;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 /// Exit status of something that was refused or failed.
 const REFUSED: u8 = 1;
@@ -57,6 +57,16 @@ pub fn nova(args: Vec<OsString>) -> ExitCode {
 /// Runs `lockstep lab` with the arguments after its name.
 pub fn lab(args: Vec<OsString>) -> ExitCode {
     run("lockstep lab", args, lab_command::run)
+}
+
+/// The command line of `nova`, for its manual page.
+pub fn nova_command_line() -> clap::Command {
+    nova_command::Nova::command()
+}
+
+/// The command line of `lockstep lab`, for its manual page.
+pub fn lab_command_line() -> clap::Command {
+    lab_command::LabCommand::command()
 }
 
 fn run<P: Parser>(name: &str, args: Vec<OsString>, command: fn(P) -> error::Result<ExitCode>) -> ExitCode {

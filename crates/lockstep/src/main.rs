@@ -1,5 +1,6 @@
 //! `lockstep`: the name it was called by, or its first word, chooses the personality.
 
+mod manual;
 mod personality;
 mod suggestion;
 
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         Some("--help" | "-h" | "help") => print(&overview()),
         Some("--version" | "-V") => print(&format!("lockstep {}\n", env!("CARGO_PKG_VERSION"))),
         Some("--names") => print(&names()),
+        Some("--manual") => manual_page(args.first()),
         Some(word) => match PERSONALITIES.iter().find(|p| p.name == word) {
             Some(personality) => (personality.entry)(args),
             None => unknown(word),
@@ -56,7 +58,7 @@ fn overview() -> String {
     let width = PERSONALITIES.iter().map(|p| p.name.len()).max().unwrap_or_default();
     let mut text = String::from(
         "Clustered storage in user space\n\n\
-         Usage: lockstep NAME [ARGUMENTS…]\n       lockstep --help | --version | --names\n\nNames:\n",
+         Usage: lockstep NAME [ARGUMENTS…]\n       lockstep --help | --version | --names | --manual [PAGE]\n\nNames:\n",
     );
     for personality in PERSONALITIES {
         text += &format!("  {:width$}  {}\n", personality.name, personality.description);
@@ -68,6 +70,25 @@ fn overview() -> String {
 /// One line a link: the name, and the directory below the prefix that it belongs in.
 fn names() -> String {
     PERSONALITIES.iter().filter_map(|p| Some(format!("{} {}\n", p.name, p.link?))).collect()
+}
+
+/// Lists the manual pages' files, or prints one.
+fn manual_page(file_name: Option<&OsString>) -> ExitCode {
+    let Some(file_name) = file_name.map(|name| name.to_string_lossy()) else {
+        let files: String = manual::PAGES.iter().map(|page| page.file_name() + "\n").collect();
+        return print(&files);
+    };
+    match manual::page(&file_name).map(manual::Page::render) {
+        Some(Ok(text)) => print(&String::from_utf8_lossy(&text)),
+        Some(Err(error)) => {
+            eprintln!("lockstep: {file_name}: {error}");
+            ExitCode::FAILURE
+        }
+        None => {
+            eprintln!("lockstep: no manual page `{file_name}`\nhint: `lockstep --manual` lists them");
+            ExitCode::from(USAGE)
+        }
+    }
 }
 
 /// Writes to stdout; a reader that has gone away is no fault of ours.

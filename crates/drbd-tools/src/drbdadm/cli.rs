@@ -134,6 +134,11 @@ pub fn parse(args: Vec<OsString>) -> Parsed {
     }
 }
 
+/// The command line, for the manual page.
+pub fn command_line() -> clap::Command {
+    Cli::command()
+}
+
 /// A mistake of the command line that only the configuration shows.
 pub fn usage_error(message: &str) -> String {
     Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).to_string()
