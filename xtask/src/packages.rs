@@ -8,7 +8,7 @@ pub struct Need {
     pub packages: &'static [&'static str],
     /// Other rows that this one includes.
     pub includes: &'static [&'static str],
-    /// Whether cargo-nextest is needed too.
+    /// Whether cargo-nextest is needed too, with rustfmt and clippy.
     pub nextest: bool,
 }
 

@@ -56,8 +56,13 @@ fn names() -> String {
 struct Missing {
     wanted: usize,
     packages: Vec<&'static str>,
+    /// Of the Rust toolchain: a minimal profile of rustup has none.
+    components: Vec<&'static str>,
     nextest: bool,
 }
+
+/// The toolchain's components that tests need, and the subcommand each brings.
+const COMPONENTS: &[(&str, &str)] = &[("rustfmt", "fmt"), ("clippy", "clippy")];
 
 impl Missing {
     fn of(rows: &[&'static Need]) -> anyhow::Result<Self> {
@@ -65,13 +70,17 @@ impl Missing {
         if !process::is_installed("dpkg-query") {
             bail!("setup knows Debian and Ubuntu; install by hand what provides: {}", packages.join(" "));
         }
-        let wanted = packages.len() + usize::from(nextest);
+        // Who runs the tests needs the toolchain's checks as well.
+        let components = if nextest { COMPONENTS } else { &[] };
+        let wanted = packages.len() + components.len() + usize::from(nextest);
         let packages = packages.into_iter().filter(|package| !is_package_installed(package)).collect();
-        Ok(Self { wanted, packages, nextest: nextest && !is_nextest_installed() })
+        let components = components.iter().filter(|(_, word)| !has_subcommand(word));
+        let components = components.map(|(component, _)| *component).collect();
+        Ok(Self { wanted, packages, components, nextest: nextest && !has_subcommand("nextest") })
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && !self.nextest
+        self.packages.is_empty() && self.components.is_empty() && !self.nextest
     }
 
     fn print(&self) {
@@ -79,7 +88,10 @@ impl Missing {
             println!("setup: all {} there", self.wanted);
         } else {
             let nextest = if self.nextest { &["cargo-nextest"][..] } else { &[] };
-            println!("setup: missing: {}", [&self.packages[..], nextest].concat().join(" "));
+            println!(
+                "setup: missing: {}",
+                [&self.packages[..], &self.components, nextest].concat().join(" ")
+            );
         }
     }
 
@@ -96,6 +108,12 @@ impl Missing {
                 );
                 complete = false;
             }
+        }
+        if !self.components.is_empty() {
+            let mut rustup = Command::new("rustup");
+            rustup.args(["component", "add"]).args(&self.components).stdin(Stdio::null());
+            println!("setup: {}", process::typed(&rustup));
+            complete &= rustup.status().is_ok_and(|status| status.success());
         }
         if self.nextest {
             println!("setup: building cargo-nextest; `cargo test` stands in if that fails");
@@ -115,10 +133,10 @@ fn is_package_installed(package: &str) -> bool {
     query.is_ok_and(|output| output.stdout.starts_with(b"install ok installed"))
 }
 
-fn is_nextest_installed() -> bool {
+fn has_subcommand(word: &str) -> bool {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut version = Command::new(cargo);
-    version.args(["nextest", "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
+    version.args([word, "--version"]).stdout(Stdio::null()).stderr(Stdio::null());
     version.status().is_ok_and(|status| status.success())
 }
 
@@ -126,11 +144,12 @@ fn apt_line(packages: &[&str]) -> String {
     format!("apt-get install -y --no-install-recommends {}", packages.join(" "))
 }
 
-/// False if a release of the distribution lacks a package; the rest is installed all the same.
+/// False if a package could not be had; the rest is installed all the same.
 fn install_packages(packages: &[&'static str]) -> anyhow::Result<bool> {
-    if !has_candidate(packages[0]) {
+    let mut is_updated = false;
+    if !packages.iter().all(|package| has_candidate(package)) {
         // An image without package lists, as containers have.
-        process::run(apt_get().args(["-q", "update"]))?;
+        is_updated = update()?;
     }
     let (there, absent): (Vec<&str>, Vec<&str>) = packages.iter().partition(|package| has_candidate(package));
     if !absent.is_empty() {
@@ -139,12 +158,25 @@ fn install_packages(packages: &[&'static str]) -> anyhow::Result<bool> {
             absent.join(", ")
         );
     }
-    if !there.is_empty() {
-        println!("setup: {}", apt_line(&there));
-        let _policy = NoServices::begin()?;
-        process::run(apt_get().args(["-q", "install", "-y", "--no-install-recommends"]).args(&there))?;
+    if there.is_empty() {
+        return Ok(absent.is_empty());
     }
-    Ok(absent.is_empty())
+    println!("setup: {}", apt_line(&there));
+    let _policy = NoServices::begin()?;
+    // Lists that are older than the archive name files that are gone.
+    let installed = install_now(&there)? || (!is_updated && update()? && install_now(&there)?);
+    if !installed {
+        println!("setup: `{}` failed", apt_line(&there));
+    }
+    Ok(installed && absent.is_empty())
+}
+
+fn update() -> anyhow::Result<bool> {
+    process::succeeds(apt_get().args(["-q", "update"]))
+}
+
+fn install_now(packages: &[&str]) -> anyhow::Result<bool> {
+    process::succeeds(apt_get().args(["-q", "install", "-y", "--no-install-recommends"]).args(packages))
 }
 
 fn apt_get() -> Command {

@@ -24,7 +24,7 @@ pub fn unit(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<()> {
         println!(
             "cargo-nextest is not there: `cargo test` stands in, and cannot end a single test that hangs"
         );
-        cargo_test(workspace, "unit tests", &["--lib", "--bins"], tally)
+        cargo_test(workspace, "unit tests", &["--lib", "--bins"], &[], tally)
     }
 }
 
@@ -33,7 +33,8 @@ pub fn lab(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<()> {
     if has_nextest(workspace) {
         nextest(workspace, "lab tests", LAB, tally)
     } else {
-        cargo_test(workspace, "lab and integration tests", &["--test", "*"], tally)
+        let one_at_a_time = &["--test-threads", "1"];
+        cargo_test(workspace, "lab and integration tests", &["--test", "*"], one_at_a_time, tally)
     }
 }
 
@@ -92,12 +93,18 @@ fn ignored(workspace: &Workspace, filter: &str, tally: &mut Tally) -> anyhow::Re
     Ok(())
 }
 
-fn cargo_test(workspace: &Workspace, what: &str, targets: &[&str], tally: &mut Tally) -> anyhow::Result<()> {
+fn cargo_test(
+    workspace: &Workspace,
+    what: &str,
+    targets: &[&str],
+    how: &[&str],
+    tally: &mut Tally,
+) -> anyhow::Result<()> {
     let cargo = process::cargo(workspace.root());
     let mut timeout = Command::new("timeout");
     timeout.current_dir(workspace.root()).stdin(Stdio::null()).arg(CARGO_TEST_S_MAX).arg(cargo.get_program());
     timeout.args(["test", "--locked", "--workspace", "--no-fail-fast", "--profile", Profile::Ci.name()]);
-    timeout.args(targets).args(["--", "--show-output"]);
+    timeout.args(targets).args(["--", "--show-output"]).args(how);
     program_under_test(workspace, &mut timeout);
     let (success, lines) = process::tee(&mut timeout)?;
     let mut failures = 0;
