@@ -530,12 +530,13 @@ impl Resource {
         } else if now.since(self.link.heard_at) >= Duration::from_secs(u64::from(options.ping_int_s)) {
             self.ping();
         }
-        let patience = crate::time::tenths(options.timeout_ds) * options.ko_count.max(1);
-        let stuck = self
-            .devices
-            .values()
-            .flat_map(|d| d.parts.values())
-            .any(|part| part.remote == Leg::Pending && now.since(part.sent_at) >= patience);
+        let patience = crate::time::tenths(options.timeout_ds) * options.ko_count;
+        let stuck = options.ko_count != 0
+            && self
+                .devices
+                .values()
+                .flat_map(|d| d.parts.values())
+                .any(|part| part.remote == Leg::Pending && now.since(part.sent_at) >= patience);
         if stuck {
             self.turn.log(Level::Error, "Remote failed to finish a request within ko-count * timeout");
             self.lose(C::Timeout);

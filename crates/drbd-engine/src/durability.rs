@@ -125,6 +125,7 @@ impl Resource {
             match then {
                 Then::Answer { ticket, warnings } => self.answer(ticket, Ok(warnings)),
                 Then::Complete { request } => self.complete_write(volume, request),
+                Then::Detach { ticket } => self.detach_now(ticket, volume),
             }
         }
     }

@@ -172,7 +172,7 @@ impl<T> HotExtents<T> {
     /// What to write so that extents that have been idle for long are cold, if there are any and nothing else is to be
     /// written. It costs a transaction a second at most.
     pub fn plan_cooling(&mut self, now: Instant) -> Option<Plan> {
-        if self.planned.is_some() || !self.waiting.is_empty() || self.next_cooling()? > now {
+        if self.next_cooling()? > now {
             return None;
         }
         let cold: Vec<(u64, u16)> = self
@@ -198,8 +198,12 @@ impl<T> HotExtents<T> {
         Some(Plan { transaction, evicted })
     }
 
-    /// When `plan_cooling` may have something to write.
+    /// When `plan_cooling` will have something to write. None while a transaction is under way or somebody waits for one:
+    /// what ends that is an event of its own, and an instant that has passed would have the timer run for nothing.
     pub fn next_cooling(&self) -> Option<Instant> {
+        if self.planned.is_some() || !self.waiting.is_empty() {
+            return None;
+        }
         let (_, (_, oldest)) = self.idle.first_key_value()?;
         Some((*oldest + COLD_AFTER).max(self.cooled_at + COOLING_INTERVAL))
     }
@@ -264,10 +268,15 @@ mod tests {
         hot.release(&[1], at(1));
         assert_eq!(hot.plan_cooling(at(5)), None, "not idle for long enough");
         let plan = hot.plan_cooling(at(6)).expect("extent 1 is idle since 1");
+        hot.release(&[2], at(6));
+        assert_eq!(hot.next_cooling(), None, "a transaction is under way");
         assert_eq!((plan.evicted, plan.transaction.updates), (vec![1], vec![(3, EXTENT_FREE)]));
         assert_eq!(hot.take(&[1], 'c'), None, "cold");
         assert_eq!(hot.committed(), vec![]);
+        assert_eq!(hot.next_cooling(), None, "somebody waits");
         assert_eq!(hot.plan().map(|p| p.transaction.updates), Some(vec![(3, 1)]));
+        hot.committed();
+        assert_eq!(hot.next_cooling(), Some(at(11)));
     }
 
     #[test]

@@ -178,12 +178,19 @@ impl Resource {
         if let Err(number) = device.state.check(next, two, self.link.is_introducing()) {
             return self.answer(ticket, Err(refused(number)));
         }
-        // What is under way at the disk ends first; the shell keeps it open until then.
+        // Bitmap and superblock are stable before the disk goes: what the next attach reads is what is true now.
         let Self { devices, turn, .. } = self;
         if let Some(device) = devices.get_mut(&volume) {
             device.write_bitmap(turn, Purpose::BitmapPages);
+            if let Some(disk) = &mut device.disk {
+                disk.changed();
+            }
         }
-        self.write_superblock(volume);
+        self.when_stable(volume, Then::Detach { ticket });
+    }
+
+    /// The last words of a disk are stable.
+    pub(crate) fn detach_now(&mut self, ticket: Ticket, volume: u16) {
         self.drop_disk(volume);
         self.answer(ticket, Ok(Vec::new()));
     }

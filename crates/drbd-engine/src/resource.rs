@@ -40,6 +40,8 @@ pub(crate) enum Then {
     Answer { ticket: Ticket, warnings: Vec<String> },
     /// Complete a write of the front.
     Complete { request: FrontId },
+    /// Let the disk go, and answer an administrator.
+    Detach { ticket: Ticket },
 }
 
 /// A demotion waits until nothing is under way and everything is stable.

@@ -214,7 +214,8 @@ impl Resource {
 
     /// Lets the disk of a volume go.
     pub(crate) fn drop_disk(&mut self, volume: u16) {
-        let Some(state) = self.devices.get(&volume).map(|d| d.state) else { return };
+        let attached = self.devices.get(&volume).filter(|d| d.disk.is_some());
+        let Some(state) = attached.map(|d| d.state) else { return };
         self.transition(volume, State { disk: D::Failed, ..state });
         self.abandon_resync(volume);
         self.link.log.forget_extents(volume);
