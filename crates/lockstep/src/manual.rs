@@ -6,8 +6,6 @@ use clap::Command;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, bold, roman};
 
-use crate::personality::PERSONALITIES;
-
 /// Columns of help shown as it is.
 const HELP_COLUMNS: usize = 76;
 
@@ -93,7 +91,7 @@ impl Page {
         }
         for subcommand in visible {
             page.control("SS", [subcommand.get_name()]);
-            let help = subcommand.clone().term_width(HELP_COLUMNS).render_long_help().to_string();
+            let help = subcommand.clone().term_width(HELP_COLUMNS).render_help().to_string();
             as_it_is(&mut page, &help);
         }
         if let Some(after) = command.get_after_help() {
@@ -129,7 +127,7 @@ impl Page {
 fn as_it_is(page: &mut Roff, help: &str) {
     page.control("nf", []);
     for line in help.lines() {
-        page.text([roman(line)]);
+        page.text([roman(line.trim_end())]);
     }
     page.control("fi", []);
 }
@@ -141,7 +139,8 @@ pub fn page(file_name: &str) -> Option<&'static Page> {
 
 #[cfg(test)]
 mod tests {
-    use super::{PAGES, PERSONALITIES, page};
+    use super::{PAGES, page};
+    use crate::personality::PERSONALITIES;
 
     fn text(file_name: &str) -> String {
         let page = page(file_name).expect("a page");
