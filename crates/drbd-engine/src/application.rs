@@ -12,7 +12,7 @@ use crate::resource::{Resource, Then, WhenStable};
 use crate::transfer_log::Sent;
 
 /// Activity-log extents that a range touches.
-fn extents_of(range: SectorRange) -> Vec<u32> {
+pub(crate) fn extents_of(range: SectorRange) -> Vec<u32> {
     let extent = |sector: u64| (sector / EXTENT_SECTORS) as u32;
     (extent(range.start)..=extent(range.end() - 1)).collect()
 }
@@ -225,7 +225,7 @@ impl Resource {
     pub(crate) fn lock_gained(&mut self, volume: u16, owner: Owner) {
         match owner {
             Owner::Part(tag) => self.part_locked(volume, tag),
-            Owner::PeerWrite(tag) => self.start_peer_write(volume, tag),
+            Owner::PeerWrite(tag) => self.peer_write_locked(volume, tag),
             Owner::PeerRead(tag) => self.start_peer_read(volume, tag),
             Owner::Resync(sector) => self.start_resync_write(volume, sector),
         }
@@ -251,6 +251,15 @@ impl Resource {
             }
         }
         self.start_part(volume, tag);
+    }
+
+    /// Extents are hot (or their log is gone with its disk): go on with what wanted them.
+    pub(crate) fn extents_gained(&mut self, volume: u16, tag: Tag) {
+        if self.devices.get(&volume).is_some_and(|d| d.parts.contains_key(&tag)) {
+            self.start_part(volume, tag);
+        } else {
+            self.start_peer_write(volume, tag);
+        }
     }
 
     /// Sends the part to both disks.

@@ -158,6 +158,10 @@ pub struct PeerWrite {
     pub flush_first: bool,
     /// Its epoch.
     pub epoch: u64,
+    /// The peer had no disk when it came: ours is the only one, and a crash must not forget what the peer's misses.
+    pub alone: bool,
+    /// Activity-log extents it holds, if it is `alone`.
+    pub extents: Vec<u32>,
 }
 
 /// A read that the peer asks for.
@@ -417,7 +421,7 @@ impl Device {
         let mut set = |flag: MetaFlags, on: bool| {
             flags = if on { flags.with(flag) } else { flags.without(flag) };
         };
-        let primary = s.role == Role::Primary || (s.pdsk < D::Inconsistent && s.peer == Role::Primary);
+        let primary = s.role == Role::Primary || s.serves_diskless_primary();
         set(MetaFlags::AL_CLEAN, false);
         set(MetaFlags::CRASHED_PRIMARY, disk.crashed_primary);
         set(MetaFlags::PRIMARY_IND, primary);

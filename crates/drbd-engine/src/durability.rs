@@ -125,6 +125,7 @@ impl Resource {
             match then {
                 Then::Answer { ticket, warnings } => self.answer(ticket, Ok(warnings)),
                 Then::Complete { request } => self.complete_write(volume, request),
+                Then::PeerWrite { tag } => self.make_peer_write_hot(volume, tag),
                 Then::Detach { ticket } => self.detach_now(ticket, volume),
             }
         }
@@ -179,7 +180,7 @@ impl Resource {
             self.disk_failed(volume);
         }
         for tag in admitted {
-            self.start_part(volume, tag);
+            self.extents_gained(volume, tag);
         }
     }
 }

@@ -5,10 +5,11 @@ use drbd_format::wire::{BlockRequest, Data, DataFlags, Packet};
 use units::SectorRange;
 
 use crate::admin::ReplicationProtocol;
+use crate::application::extents_of;
 use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, SocketId, Tag};
 use crate::link::PeerEpoch;
-use crate::resource::Resource;
+use crate::resource::{Resource, Then};
 
 /// `ID_SYNCER`: the block id of resync requests.
 pub const ID_SYNCER: u64 = u64::MAX;
@@ -72,6 +73,14 @@ impl Resource {
         let (receive_ack, write_ack) = self.acks_wanted(data.flags);
         let Self { devices, turn, link, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
+        let alone = device.state.pdsk < D::Inconsistent;
+        let slots = device.disk.as_ref().map_or(usize::MAX, |disk| disk.superblock.al_extents as usize);
+        if alone && extents_of(range).len() > slots {
+            if let Some(payload) = release {
+                turn.out.push(Action::Release { payload });
+            }
+            return self.misbehaved("a discard of more extents than the activity log has slots");
+        }
         device.counters.received_kib += range.bytes() / 1024;
         let epoch = link.peer_epochs.open();
         if let Some(open) = link.peer_epochs.epochs.back_mut() {
@@ -92,11 +101,42 @@ impl Resource {
             written: false,
             flush_first: data.flags.has(DataFlags::FLUSH),
             epoch,
+            alone,
+            extents: Vec::new(),
         };
         device.peer_writes.insert(tag, write);
+        if alone {
+            device.set_out_of_sync(range);
+        }
         if device.locks.lock(range, Owner::PeerWrite(tag)).is_some() {
+            self.peer_write_locked(volume, tag);
+        }
+    }
+
+    /// The range is ours. What only our disk will have must survive a crash as such: the superblock must say that the
+    /// activity log counts, and then the log must name the extents.
+    pub(crate) fn peer_write_locked(&mut self, volume: u16, tag: Tag) {
+        let Some(device) = self.devices.get(&volume) else { return };
+        if device.has_usable_disk() && device.peer_writes.get(&tag).is_some_and(|write| write.alone) {
+            self.when_stable(volume, Then::PeerWrite { tag });
+        } else {
             self.start_peer_write(volume, tag);
         }
+    }
+
+    /// The superblock says that the activity log counts.
+    pub(crate) fn make_peer_write_hot(&mut self, volume: u16, tag: Tag) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        if device.has_usable_disk()
+            && let Some(disk) = &mut device.disk
+            && let Some(write) = device.peer_writes.get_mut(&tag)
+        {
+            write.extents = extents_of(write.range);
+            if disk.hot.take(&write.extents, tag).is_none() {
+                return;
+            }
+        }
+        self.start_peer_write(volume, tag);
     }
 
     /// Which acknowledgements a write asks for: by its flags since protocol 100, by the connection before.
@@ -108,7 +148,7 @@ impl Resource {
         (protocol == ReplicationProtocol::B, protocol == ReplicationProtocol::C)
     }
 
-    /// The range is ours: write, or first flush.
+    /// Nothing stands in the way: write, or first flush.
     pub(crate) fn start_peer_write(&mut self, volume: u16, tag: Tag) {
         let Self { devices, turn, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
@@ -134,10 +174,6 @@ impl Resource {
             _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
         });
         write.written = true;
-        if device.state.pdsk < D::Inconsistent {
-            // Ours is the only disk: what its absent one misses is marked.
-            device.set_out_of_sync(range);
-        }
     }
 
     /// Our disk has ended a step of a peer's write.
@@ -147,6 +183,9 @@ impl Resource {
             return self.start_peer_write(volume, tag);
         }
         let Some(write) = device.peer_writes.remove(&tag) else { return };
+        if let Some(disk) = device.disk.as_mut().filter(|_| !write.extents.is_empty()) {
+            disk.hot.release(&write.extents, self.turn.now);
+        }
         let Self { turn, link, .. } = self;
         if let Some(payload) = write.payload {
             turn.out.push(Action::Release { payload });

@@ -6,7 +6,7 @@ use drbd_format::names::{ConnectionState as C, Role};
 
 use crate::admin::Refusal;
 use crate::device::Device;
-use crate::event::{Action, Actions, Event, FrontId, Ticket};
+use crate::event::{Action, Actions, Event, FrontId, Tag, Ticket};
 use crate::link::Link;
 use crate::status::ResourceStatus;
 use crate::time::Instant;
@@ -40,6 +40,8 @@ pub(crate) enum Then {
     Answer { ticket: Ticket, warnings: Vec<String> },
     /// Complete a write of the front.
     Complete { request: FrontId },
+    /// Go on with a write of a peer that has no disk.
+    PeerWrite { tag: Tag },
     /// Let the disk go, and answer an administrator.
     Detach { ticket: Ticket },
 }

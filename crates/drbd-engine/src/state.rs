@@ -121,6 +121,13 @@ impl State {
         }
         if next.conn > C::Connected && (next.disk <= D::Failed || next.pdsk <= D::Failed) {
             next.conn = C::Connected;
+            // What was to be synced from a disk that is gone is old. It must not become current with the next rule
+            // (upstream lets it), or the front would read what was overwritten long ago.
+            for disk in [&mut next.disk, &mut next.pdsk] {
+                if matches!(*disk, D::Consistent | D::Outdated) {
+                    *disk = D::Inconsistent;
+                }
+            }
         }
         // Consistent and Outdated vanish when we get connected.
         if next.conn >= C::Connected && next.conn < C::Ahead {
@@ -224,6 +231,11 @@ impl State {
             || (self.pdsk >= D::Inconsistent && self.conn >= C::WFBitMapT && self.conn < C::Ahead)
     }
 
+    /// The peer's front writes to our disk only.
+    pub fn serves_diskless_primary(self) -> bool {
+        self.pdsk < D::Inconsistent && self.peer == Role::Primary
+    }
+
     /// Some disk within reach holds current data.
     pub fn has_current_data(self) -> bool {
         self.disk == D::UpToDate || (self.conn >= C::Connected && self.pdsk == D::UpToDate)
@@ -263,5 +275,21 @@ pub fn mirrored(peer: StateWord) -> State {
         pdsk: peer.disk(),
         user_isp: false,
         peer_isp: peer.0 & (StateWord::AFTR_ISP | StateWord::USER_ISP) != 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_whose_source_loses_its_disk_is_not_current() {
+        let target = State { conn: C::WFBitMapT, disk: D::Outdated, pdsk: D::Failed, ..State::NEW };
+        let target = State::sanitized(target);
+        assert_eq!((target.conn, target.disk), (C::Connected, D::Inconsistent));
+        let source = State { conn: C::WFBitMapS, disk: D::Failed, pdsk: D::Consistent, ..State::NEW };
+        let source = State::sanitized(source);
+        assert_eq!((source.conn, source.pdsk), (C::Connected, D::Inconsistent));
+        assert!(!source.has_current_data());
     }
 }

@@ -77,6 +77,11 @@ impl Resource {
         {
             device.consider_resync = true;
         }
+        if os.serves_diskless_primary() && !ns.serves_diskless_primary() {
+            // Before the superblock stops to say that the activity log counts.
+            self.write_changed_bitmap(volume);
+        }
+        let Some(device) = self.devices.get_mut(&volume) else { return };
         let both = |s: State| s.disk == D::UpToDate && s.pdsk == D::UpToDate;
         if both(ns)
             && !both(os)
@@ -223,6 +228,9 @@ impl Resource {
         for part in device.parts.values_mut() {
             part.extents.clear();
         }
+        for write in device.peer_writes.values_mut() {
+            write.extents.clear();
+        }
         let waiting = device.disk.as_mut().map(|disk| disk.hot.withdraw()).unwrap_or_default();
         let admitted = device.disk.as_mut().map(|disk| disk.hot.committed()).unwrap_or_default();
         device.disk = None;
@@ -230,7 +238,7 @@ impl Resource {
         self.transition(volume, State { disk: D::Diskless, ..state });
         self.turn.out.push(Action::DropDisk { volume });
         for tag in waiting.into_iter().chain(admitted) {
-            self.start_part(volume, tag);
+            self.extents_gained(volume, tag);
         }
         if self.link.peer_epochs.hold_writes() {
             // The peer's writes can no longer be flushed. Its barriers must not be acknowledged, nor may its flushes wait
