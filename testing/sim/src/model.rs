@@ -154,10 +154,13 @@ impl Model {
         }
     }
 
-    /// Both disks are equal now.
-    pub fn in_sync(&mut self) {
+    /// Both disks are equal now. A write that ended later than `doubtful_since` may have completed before the peer got it.
+    pub fn in_sync(&mut self, doubtful_since: u64) {
         for index in 0..self.writes.len() {
             let write = &mut self.writes[index];
+            if write.ended.is_none_or(|ended| ended >= doubtful_since) {
+                continue;
+            }
             if write.acked && write.held_by != 0 && write.held_by != BOTH {
                 write.held_by = BOTH;
             }

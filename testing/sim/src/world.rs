@@ -75,6 +75,8 @@ pub struct World {
     pub work: Workload,
     /// What it was promised.
     pub model: Option<Model>,
+    /// The model's instant at which the first of the two found the other.
+    pub met_at: u64,
     /// Both sides believed to be in sync after the last turn.
     pub was_in_sync: bool,
     /// `discard-my-data` was given since both were in sync.
@@ -108,6 +110,7 @@ impl World {
             rng: Rng::new(seed, 4),
             work: Workload::new(Rng::new(seed, 5)),
             model: None,
+            met_at: 0,
             was_in_sync: false,
             discarding: false,
             unsucceeded: [false; 2],
@@ -302,6 +305,13 @@ impl World {
         self.expect(check::state_is_legal(&status));
         self.nodes[node].status = Some(status);
         let after = self.nodes[node].connection();
+        if before < C::Connected
+            && after >= C::Connected
+            && self.nodes[1 - node].connection() < C::Connected
+            && let Some(model) = &mut self.model
+        {
+            self.met_at = model.now();
+        }
         if before != C::SyncSource && after == C::SyncSource {
             self.became_source(node);
         }
@@ -327,8 +337,10 @@ impl World {
 
     fn became_in_sync(&mut self) {
         self.note(|| "both are in sync".to_owned());
+        // With protocols A and B a write completes before the peer has it: only the handshake counted what it misses.
+        let synchronous = self.plan.net.protocol == drbd_engine::admin::ReplicationProtocol::C;
         if let Some(model) = &mut self.model {
-            model.in_sync();
+            model.in_sync(if synchronous { u64::MAX } else { self.met_at });
         }
         self.discarding = false;
         for node in &mut self.nodes {
