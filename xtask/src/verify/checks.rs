@@ -11,7 +11,7 @@ use crate::tidy;
 use crate::workspace::{Profile, Workspace};
 
 /// Seeds of the simulation in each run.
-const SIM_SEEDS: &str = "200";
+const SIM_SEEDS: &str = "500";
 
 /// How long each fuzz target runs.
 const FUZZ_S: &str = "3";
