@@ -21,6 +21,12 @@ const CURRENT: usize = 0;
 const BITMAP: usize = 1;
 const HISTORY: [usize; 2] = [2, 3];
 
+/// What comes before the random identifier of a resync whose source had no bitmap identifier, so that its histories tell
+/// that the bitmap counts from a resync.
+fn ancestor(sync_uuid: u64) -> u64 {
+    (sync_uuid & !1).wrapping_sub(NEW_BITMAP_OFFSET)
+}
+
 impl Generations {
     /// The current identifier.
     pub fn current(&self) -> u64 {
@@ -43,6 +49,27 @@ impl Generations {
         self.set_current(random, role);
     }
 
+    /// Whether the bitmap counts from the beginning of a resync that we are, or were, the source of: its target may have
+    /// finished without our knowledge, and have our current identifier since.
+    pub fn counts_from_resync(&self) -> bool {
+        let (bitmap, history) = (self.0[BITMAP] & !1, self.0[HISTORY[0]] & !1);
+        bitmap != 0 && (history == JUST_CREATED || history.wrapping_add(NEW_BITMAP_OFFSET) & !1 == bitmap)
+    }
+
+    /// Whether who goes on alone must begin a generation: not if it did already, and has not met its peer since.
+    pub fn needs_another(&self) -> bool {
+        self.0[BITMAP] == 0 || self.counts_from_resync()
+    }
+
+    /// The source of a resync goes on alone: a new generation begins, but the bitmap still counts from that resync. The
+    /// former current identifier becomes history, so that a target that has it is known to be older.
+    /// (Upstream keeps the current identifier, and does not notice if the finished target goes on, too.)
+    pub fn leave_target(&mut self, random: u64, role: Role) {
+        self.0[3] = self.0[2];
+        self.0[2] = self.0[CURRENT];
+        self.set_current(random, role);
+    }
+
     /// The bitmap is empty again: its identifier becomes history.
     pub fn bitmap_done(&mut self) {
         if self.0[BITMAP] != 0 {
@@ -58,6 +85,9 @@ impl Generations {
             0 | JUST_CREATED => random & !1,
             bitmap => bitmap.wrapping_add(NEW_BITMAP_OFFSET),
         };
+        if self.0[BITMAP] == 0 {
+            self.0[BITMAP] = ancestor(uuid);
+        }
         self.bitmap_done();
         self.0[BITMAP] = uuid;
         uuid
@@ -67,7 +97,8 @@ impl Generations {
     pub fn adopt(&mut self, peer: &Uuids, role: Role) {
         // Our own current one, the sync identifier, ends up in the history before the peer's former ones.
         let sync_uuid = self.0[CURRENT];
-        self.0 = [sync_uuid, peer.bitmap, peer.history[0], peer.history[1]];
+        let bitmap = if peer.bitmap == 0 { ancestor(sync_uuid) } else { peer.bitmap };
+        self.0 = [sync_uuid, bitmap, peer.history[0], peer.history[1]];
         self.bitmap_done();
         self.0[BITMAP] = sync_uuid;
         self.bitmap_done();
@@ -227,4 +258,84 @@ fn compare_equal(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) 
         (false, _) => Verdict::Target,
     };
     (verdict, 40)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FACTS: Circumstances = Circumstances {
+        protocol: 101,
+        features: 0,
+        role: Role::Secondary,
+        peer_role: Role::Secondary,
+        crashed_primary: false,
+        resolves_conflicts: false,
+    };
+
+    fn told(g: Generations) -> Uuids {
+        let [current, bitmap, h0, h1] = g.0;
+        Uuids { current, bitmap, history: [h0, h1], dirty_bits: 0, flags: UuidFlags(0) }
+    }
+
+    /// Both sides' verdicts.
+    fn meet(a: Generations, b: Generations) -> (Verdict, Verdict) {
+        let (mut own_a, mut own_b) = (a, b);
+        (compare(&mut own_a, &mut told(b), FACTS).0, compare(&mut own_b, &mut told(a), FACTS).0)
+    }
+
+    /// The source once its resync has begun, and the target then and when it has finished.
+    fn resync(before: Generations, target: Generations) -> (Generations, Generations, Generations) {
+        let mut source = before;
+        let uuid = source.begin_sync(0xaaaa_0000_0000_0000);
+        let mut begun = target;
+        begun.set_current(uuid, Role::Secondary);
+        begun.0[BITMAP] = 0;
+        let mut finished = begun;
+        finished.adopt(&told(before), Role::Secondary);
+        (source, begun, finished)
+    }
+
+    /// A source without bitmap identifier, one that had gone on alone, and one whose peer is new.
+    fn beginnings() -> [(Generations, Generations); 3] {
+        let (own, common, old) = (0x1111_0000_0000_0000, 0x2222_0000_0000_0000, 0x3333_0000_0000_0000);
+        [
+            (Generations([common, 0, old, 0]), Generations([common, 0, old, 0])),
+            (Generations([own, common, old, 0]), Generations([common, 0, old, 0])),
+            (Generations([own, JUST_CREATED, 0, 0]), Generations([JUST_CREATED, 0, 0, 0])),
+        ]
+    }
+
+    #[test]
+    fn a_source_that_goes_on_alone_is_not_taken_for_its_finished_target() {
+        for (source, target) in beginnings() {
+            let (mut source, begun, finished) = resync(source, target);
+            assert!(source.counts_from_resync(), "{source:x?}");
+            let together = source;
+            source.leave_target(0xbbbb_0000_0000_0000, Role::Primary);
+            assert!(!source.counts_from_resync(), "once is enough: {source:x?}");
+            assert_eq!(meet(source, begun), (Verdict::Source, Verdict::Target), "still inconsistent");
+            assert_eq!(meet(source, finished), (Verdict::SourceFull, Verdict::TargetFull), "finished");
+            let mut promoted = finished;
+            promoted.rotate(0xcccc_0000_0000_0000, Role::Primary);
+            let split = |v| matches!(v, Verdict::SplitBrain | Verdict::SplitBrainDistant);
+            let (a, b) = meet(source, promoted);
+            assert!(split(a) && split(b), "finished and promoted: {a:?} {b:?}");
+            assert_eq!(
+                meet(together, promoted),
+                (Verdict::Target, Verdict::Source),
+                "the source did nothing"
+            );
+        }
+    }
+
+    #[test]
+    fn an_unsaid_end_of_a_resync_is_found_by_both() {
+        for (source, target) in beginnings() {
+            let (mut source, _, finished) = resync(source, target);
+            let (verdict, rule) = compare(&mut source, &mut told(finished), FACTS);
+            assert_eq!((verdict, rule), (Verdict::Source, 34));
+            assert_eq!(source, finished);
+        }
+    }
 }

@@ -280,8 +280,8 @@ impl Resource {
             }
             let Some(device) = self.devices.get_mut(&volume) else { continue };
             let alone = device.state.conn < C::Connected || device.state.pdsk <= D::Failed;
-            let no_bitmap_uuid = device.disk.as_ref().is_some_and(|d| d.generations.bitmap() == 0);
-            if is_forced || (alone && no_bitmap_uuid) {
+            let needs_another = device.disk.as_ref().is_some_and(|d| d.generations.needs_another());
+            if is_forced || (alone && needs_another) {
                 self.new_generation(volume);
             } else if let Some(disk) = &mut device.disk {
                 let current = disk.generations.current();

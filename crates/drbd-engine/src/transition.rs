@@ -150,7 +150,7 @@ impl Resource {
     fn rotate_generation_if_alone(&mut self, volume: u16, os: State, ns: State) {
         let Some(device) = self.devices.get(&volume) else { return };
         let Some(disk) = &device.disk else { return };
-        let alone = disk.generations.bitmap() == 0 && ns.disk >= D::UpToDate;
+        let alone = disk.generations.needs_another() && ns.disk >= D::UpToDate;
         let lost = lost_contact(os.pdsk, ns.pdsk) && (ns.role == Role::Primary || ns.peer == Role::Primary);
         let peer_promoted_diskless =
             ns.pdsk < D::Inconsistent && os.peer != Role::Primary && ns.peer == Role::Primary;
@@ -169,7 +169,11 @@ impl Resource {
         let role = self.role;
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(disk) = &mut device.disk else { return };
-        disk.generations.rotate(random, role);
+        if disk.generations.counts_from_resync() {
+            disk.generations.leave_target(random, role);
+        } else {
+            disk.generations.rotate(random, role);
+        }
         disk.changed();
         disk.completions_after = disk.version;
         device.exposed = disk.generations.current();
