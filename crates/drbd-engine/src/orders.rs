@@ -165,7 +165,20 @@ impl Resource {
             State { disk: decided, pdsk, ..state }
         };
         self.transition(volume, next);
+        self.begin_generation_alone(volume);
         self.when_stable(volume, Then::Answer { ticket, warnings: Vec::new() });
+    }
+
+    /// A primary that gets its disk back goes on alone with it, if nobody is there: the peer that served it meanwhile may
+    /// have begun a generation of which we were not told.
+    fn begin_generation_alone(&mut self, volume: u16) {
+        let Some(device) = self.devices.get(&volume) else { return };
+        let state = device.state;
+        let needs_another = device.disk.as_ref().is_some_and(|d| d.generations.needs_another());
+        let alone = state.conn < C::Connected && state.disk == D::UpToDate;
+        if state.role == Role::Primary && alone && needs_another {
+            self.new_generation(volume);
+        }
     }
 
     fn detach(&mut self, ticket: Ticket, volume: u16) {

@@ -144,7 +144,9 @@ impl Resource {
             return self.misbehaved("a volume that is not configured here");
         };
         let diskless_primary = device.state.disk < D::Inconsistent && device.state.role == Role::Primary;
-        let introducing = device.state.conn < C::Connected || device.state.pdsk == D::Diskless;
+        // A peer that leaves may yet begin a generation for what we wrote to its disk.
+        let introducing = (device.state.conn < C::Connected && device.state.conn != C::TearDown)
+            || device.state.pdsk == D::Diskless;
         if diskless_primary && introducing && device.exposed & !1 != uuids.current & !1 && device.exposed != 0
         {
             let exposed = device.exposed;

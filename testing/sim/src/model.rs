@@ -46,6 +46,8 @@ pub struct Model {
     /// For each sector its writes, in the order of their submission.
     sectors: Vec<Vec<u32>>,
     clock: u64,
+    /// When the power of each node failed last.
+    power_failed: [u64; 2],
 }
 
 impl Model {
@@ -60,7 +62,7 @@ impl Model {
             held_by: bit(node),
             stable_on: bit(node),
         };
-        Self { writes: vec![base], sectors: vec![vec![0]; sectors as usize], clock: 0 }
+        Self { writes: vec![base], sectors: vec![vec![0]; sectors as usize], clock: 0, power_failed: [0; 2] }
     }
 
     fn tick(&mut self) -> u64 {
@@ -96,6 +98,9 @@ impl Model {
     pub fn acked(&mut self, index: usize, held_by: u8, stable: bool) {
         let now = self.tick();
         let write = &mut self.writes[index];
+        // An acknowledgement may be on its way while the power fails that the written bytes needed.
+        let lost: u8 = (0..2).filter(|&n| self.power_failed[n] > write.submitted).map(bit).sum();
+        let held_by = held_by & !lost;
         write.ended = Some(now);
         write.acked = true;
         write.held_by = held_by;
@@ -141,6 +146,7 @@ impl Model {
 
     /// The power of a node is gone, and what was not stable with it.
     pub fn power_cut(&mut self, node: usize) {
+        self.power_failed[node] = self.tick();
         for write in &mut self.writes {
             write.held_by &= write.stable_on | !bit(node);
         }

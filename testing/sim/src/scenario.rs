@@ -369,6 +369,8 @@ impl World {
         }
         // The last epoch is closed when nothing was added to it for a while, and its flush takes its time.
         self.run_for(2 * S);
+        // Extents that go cold are written down at any time.
+        self.run_until(S, |w| w.nodes.iter().all(|n| n.disk.busy() == 0));
     }
 
     /// Everything is quiet: what must be equal is, and nothing is left over.
