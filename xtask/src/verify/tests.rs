@@ -11,7 +11,7 @@ use crate::process;
 use crate::workspace::{Profile, Workspace};
 
 /// Tests that make servers, in nextest's language; `.config/nextest.toml` has the same words.
-const LAB: &str = "(package(lab) & kind(test)) | binary(/^lab/)";
+const LAB: &str = "(package(lab) & kind(test)) | binary(/^lab_/)";
 
 /// `cargo test` cannot end one hanging test; this ends the run.
 const CARGO_TEST_S_MAX: &str = "900";
