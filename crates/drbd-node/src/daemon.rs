@@ -142,29 +142,9 @@ fn protect_from_reclaim() {
     let flusher = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
     if flusher != 0 {
         tracing::info!(error = %io::Error::last_os_error(), "PR_SET_IO_FLUSHER is not granted");
-        leave_memory_limit();
     }
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::info!(%error, "oom_score_adj is not granted");
-    }
-}
-
-/// Whoever allocates memory below a limit of a version 1 cgroup waits, without end, for the writeback of that cgroup's
-/// dirty pages: of pages that only we can write, if they lie on our device. An I/O flusher is spared that; without this
-/// grant the way out is the root of the hierarchy, which has no limit. Version 2 does not wait like this.
-fn leave_memory_limit() {
-    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
-    let hierarchy = mounts.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split(' ').collect();
-        let [_, path, "cgroup", options, ..] = fields[..] else { return None };
-        options.split(',').any(|option| option == "memory").then(|| Path::new(path).join("cgroup.procs"))
-    });
-    if let Some(entrance) = hierarchy {
-        // 0 is the process that writes.
-        match std::fs::write(&entrance, "0") {
-            Ok(()) => tracing::info!(entrance = %entrance.display(), "left the limited memory cgroup"),
-            Err(error) => tracing::warn!(%error, "in a limited memory cgroup below our own dirty pages"),
-        }
     }
 }
 
