@@ -109,6 +109,28 @@ impl TestLab {
         answer.text()
     }
 
+    /// Runs a command in a server that must end well, and in time even if it cannot be killed.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn inside_within(&self, patience: Duration, server: &str, words: &str) {
+        let mut child = self.command("nova", &["ssh", server, words]).spawn().expect("nova starts");
+        let end = Instant::now() + patience;
+        let status = loop {
+            if let Some(status) = child.try_wait().expect("it is ours") {
+                break status;
+            }
+            if Instant::now() >= end {
+                // Not waited for: it ends with its server.
+                let _ = child.kill();
+                panic!("{server}# {words}: not within {patience:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert!(status.success(), "{server}# {words}: {status}");
+    }
+
     /// Runs a command in a server, where it must be refused with this status, and gives what it said.
     ///
     /// # Panics
@@ -119,6 +141,28 @@ impl TestLab {
         let said = format!("{}{}", answer.text(), answer.stderr);
         assert_eq!(answer.status, status, "{server}# {words}\n{said}");
         said
+    }
+
+    /// Lowers the memory limit of every server.
+    ///
+    /// # Errors
+    /// Why this system does not limit memory.
+    pub fn limit_memory(&self, mib: u64) -> Result<(), String> {
+        let name = format!("lockstep-{}", self.name);
+        for (root, file) in [("memory", "memory.limit_in_bytes"), ("", "memory.max")] {
+            let directory = PathBuf::from("/sys/fs/cgroup").join(root).join(&name);
+            let servers = std::fs::read_dir(&directory).into_iter().flatten().flatten();
+            let limits: Vec<_> =
+                servers.map(|server| server.path().join(file)).filter(|f| f.exists()).collect();
+            for limit in &limits {
+                std::fs::write(limit, (mib << 20).to_string())
+                    .map_err(|error| format!("{}: {error}", limit.display()))?;
+            }
+            if !limits.is_empty() {
+                return Ok(());
+            }
+        }
+        Err("the servers have no memory cgroup".to_owned())
     }
 
     /// Waits until a command in a server succeeds.

@@ -82,6 +82,8 @@ impl Pair {
             let network = ["--nic", "net-id=drbd0", "--file", &file, server];
             lab.nova(&[&["boot", "--image", wish.image, "--flavor", wish.flavor], &network[..]].concat());
             lab.nova(&["volume-attach", server, server, device]);
+            // The root is the host's, whose daemon may have a log and resources.
+            lab.inside(server, "rm -rf /var/log/lockstep /etc/drbd.d/*.res");
             let typed = format!("n\\np\\n1\\n2048\\n+{}M\\nw\\n", wish.partition_mib);
             lab.inside(server, &format!("printf '{typed}' | fdisk {device}"));
             lab.within(Duration::from_secs(1), server, &format!("test -b {device}1"));
@@ -207,7 +209,9 @@ impl Drop for Pair {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for server in SERVERS {
-                let said = self.lab.ssh(server, "lockstep proc drbd; tail -n 60 /var/log/lockstep/drbd.log");
+                let said = self
+                    .lab
+                    .ssh(server, "timeout 3 lockstep proc drbd; tail -n 60 /var/log/lockstep/drbd.log");
                 eprintln!("--- {server}\n{}{}", said.text(), said.stderr);
             }
         }
