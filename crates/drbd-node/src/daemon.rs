@@ -92,6 +92,7 @@ fn hold() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let _guard = start_log();
+    leave_memory_limit(&run_directory());
     match supervise(&program, &["drbd".into(), "worker".into()]) {
         Ok(front::holder::Ended::Exited(0) | front::holder::Ended::Stopped) => ExitCode::SUCCESS,
         Ok(front::holder::Ended::Exited(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
@@ -127,6 +128,17 @@ fn start_log() -> Option<tracing_appender::non_blocking::WorkerGuard> {
             eprintln!("lockstep drbd: no log in {}: {error}", directory.display());
             None
         }
+    }
+}
+
+/// Leaves the memory limit of whatever started us, if a way out is offered: a file in whose cgroup a process is not limited
+/// (a lab's servers have it). Without it, reclaim within the limit would wait for pages that only we can clean.
+fn leave_memory_limit(run: &Path) {
+    let path = run.join("cgroup.procs");
+    if path.exists()
+        && let Err(error) = std::fs::write(&path, "0")
+    {
+        tracing::warn!(path = %path.display(), %error, "the memory limit of this server holds for the daemon, too");
     }
 }
 

@@ -89,6 +89,15 @@ pub fn confine(lab: &Lab, server: Uuid, memory_mib: u64, pid: i32) -> MemoryLimi
     }
 }
 
+/// The file that moves a process out of its server's limit, for daemons that serve the server's own block devices: they
+/// must not wait for memory that only they can clean. A hypervisor's are outside the machine, too.
+pub fn outside(lab: &Lab) -> Option<PathBuf> {
+    let hierarchy = hierarchy().ok()?;
+    let directory = lab_directory(lab, &hierarchy).join("block-daemons");
+    fs::create_dir_all(&directory).ok()?;
+    Some(directory.join("cgroup.procs"))
+}
+
 /// The file that moves a process into the server's cgroup, if it has one.
 pub fn entrance(lab: &Lab, server: Uuid) -> Option<PathBuf> {
     let directory = lab_directory(lab, &hierarchy().ok()?).join(server.to_string());

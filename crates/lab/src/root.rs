@@ -15,6 +15,7 @@ use rustix::mount::{
 };
 
 use crate::catalog;
+use crate::cgroup;
 use crate::error::{Doing, Result};
 use crate::mountinfo;
 use crate::place::{Lab, STATE_ROOT};
@@ -75,6 +76,7 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     mount_bind(&own, &shared).doing(|| format!("bind {}", shared.display()))?;
     bind_program(&root)?;
     kernel_file_systems(&root)?;
+    offer_outside(lab, &root)?;
     devices(&root)?;
     first_life(&directory, &root, server)?;
     std::env::set_current_dir(&root).doing(|| format!("enter {}", root.display()))?;
@@ -129,6 +131,15 @@ fn bind_program(root: &Path) -> Result<()> {
         copy().doing(|| format!("copy this program to {}", target.display()))?;
     }
     Ok(())
+}
+
+/// Shows the server's block daemons the way out of its memory limit, where they look for it.
+fn offer_outside(lab: &Lab, root: &Path) -> Result<()> {
+    let Some(procs) = cgroup::outside(lab) else { return Ok(()) };
+    let target = root.join("run/lockstep/cgroup.procs");
+    mkdir(target.parent().unwrap_or(root))?;
+    File::create(&target).doing(|| format!("create {}", target.display()))?;
+    mount_bind(&procs, &target).doing(|| format!("bind {}", target.display()))
 }
 
 fn kernel_file_systems(root: &Path) -> Result<()> {
