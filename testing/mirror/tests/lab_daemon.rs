@@ -97,7 +97,7 @@ fn twice_the_memory_dirty() {
         return;
     }
     // What is written can be told from its place, and is not kept anywhere else.
-    let stream = format!("seq -f '%015.0f' {} {}", 1, 2 * MEMORY_MIB << 20 >> 4);
+    let stream = format!("seq -f '%015.0f' {} {}", 1, 2 * MEMORY_MIB * (1 << 20) / 16);
     let write = format!("{stream} | dd of=/drbd/big bs=1M iflag=fullblock conv=fsync status=none");
     lab.inside_within(WRITE_PATIENCE, "drbd0", &write);
     lab.inside("drbd0", &format!("{stream} | cmp - /drbd/big"));
