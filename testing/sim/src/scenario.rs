@@ -353,6 +353,10 @@ impl World {
         let patience = self.plan.patience().as_nanos() as u64;
         for _ in 0..4 {
             self.repair();
+            if self.model.is_none() && self.fault.is_none() {
+                // A failing disk was in the way of the first promotion.
+                self.promote(0, true);
+            }
             if self.fault.is_some() || self.run_until(patience, |w| w.was_in_sync) {
                 break;
             }
