@@ -3,6 +3,7 @@
 mod budget;
 mod checks;
 mod junit;
+mod labs;
 mod libtest;
 mod tally;
 mod tests;
@@ -25,7 +26,10 @@ pub fn run(workspace: &Workspace, no_setup: bool) -> anyhow::Result<bool> {
         tests::unit(workspace, &mut tally)?;
         checks::simulation(workspace, &mut tally)
     })?;
-    budget.time(Part::Lab, || tests::lab(workspace, &mut tally))?;
+    budget.time(Part::Lab, || {
+        tests::lab(workspace, &mut tally)?;
+        labs::remove_orphans(workspace, &mut tally)
+    })?;
     budget.time(Part::Interop, || checks::interop(workspace, &mut tally))?;
     budget.time(Part::Rest, || checks::rest(workspace, &mut tally))?;
     budget.print();
