@@ -1,0 +1,5 @@
+//! Two engines with each other.
+
+mod handshake;
+mod hostile;
+mod pair;

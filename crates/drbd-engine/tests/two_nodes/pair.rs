@@ -1,0 +1,200 @@
+//! Two engines that talk to each other over perfect wires and disks, in an order by seed.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use drbd_engine::admin::{DiskOptions, NetOptions};
+use drbd_engine::event::{
+    Action, Event, FoundDisk, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket,
+};
+use drbd_engine::{Instant, Resource};
+use drbd_format::bitmap::Bitmap;
+use drbd_format::meta::{Layout, SuperBlock};
+use drbd_format::wire::{Agreed, Packet};
+use units::SectorRange;
+
+const DISK_BYTES: u64 = 9 << 20;
+
+/// More than any packet of a peer may set off at once on a disk of this size.
+const ACTIONS_MAX: usize = 10_000;
+
+/// SplitMix64.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+/// What waits to happen at one of the two.
+pub enum Due {
+    Io(Tag),
+    Dialled(SocketId),
+    Packet(SocketId, u16, Packet, Option<(Payload, u32)>),
+}
+
+pub struct Node {
+    pub engine: Resource,
+    pub due: VecDeque<Due>,
+    pub data: Option<SocketId>,
+    pub meta: Option<SocketId>,
+    pub closed: usize,
+}
+
+pub struct Pair {
+    pub nodes: [Node; 2],
+    pub rng: Rng,
+    now: Instant,
+    pub agreed: Agreed,
+    numbers: u64,
+    /// What either sent, in this order, with its number.
+    pub seen: Vec<(usize, Packet)>,
+    /// What the engines said.
+    pub log: Vec<String>,
+    /// No operation at a disk fails.
+    pub sound: bool,
+}
+
+impl Pair {
+    pub fn new(seed: u64) -> Self {
+        let node = |n: u64| {
+            let mut stream = Rng(seed ^ (n << 32));
+            let entropy = Box::new(move |bytes: &mut [u8]| bytes.fill_with(|| stream.next() as u8));
+            let mut engine = Resource::new("r0", entropy);
+            assert!(engine.add_volume(0, 0));
+            Node { engine, due: VecDeque::new(), data: None, meta: None, closed: 0 }
+        };
+        let nodes = [node(1), node(2)];
+        let (rng, now, agreed) = (Rng(seed), Instant(0), Agreed::NOTHING);
+        let mut pair =
+            Self { nodes, rng, now, agreed, numbers: 1, seen: Vec::new(), log: Vec::new(), sound: false };
+        for n in 0..2 {
+            pair.attach(n);
+            let address = |n: usize| SocketAddr::from(([127, 0, 0, 1], n as u16 + 1));
+            let options = NetOptions::default();
+            let (local, peer) = (address(n), address(1 - n));
+            pair.order(n, Order::Connect { local, peer, options, discard_my_data: false });
+        }
+        pair
+    }
+
+    pub fn attach(&mut self, n: usize) {
+        let layout = Layout::internal(DISK_BYTES).expect("large enough");
+        let disk = FoundDisk {
+            superblock: SuperBlock::fresh(&layout, 1),
+            capacity_sectors: layout.usable_sectors,
+            bitmap: Bitmap::of_device(0),
+            hot_extents: Vec::new(),
+            next_transaction: 0,
+            logical_block_bytes: 512,
+            discards: true,
+        };
+        let options = DiskOptions { al_extents: 7, ..DiskOptions::default() };
+        self.order(n, Order::Attach { volume: 0, disk: Box::new(disk), options });
+    }
+
+    pub fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    pub fn order(&mut self, n: usize, order: Order) {
+        let ticket = Ticket(self.number());
+        self.happens(n, Event::Admin { ticket, order });
+    }
+
+    pub fn happens(&mut self, n: usize, event: Event) {
+        let mut actions = Vec::new();
+        let node = &mut self.nodes[n];
+        node.engine.handle(self.now, event, &mut actions);
+        assert!(actions.len() < ACTIONS_MAX, "{} actions in one turn", actions.len());
+        for action in actions {
+            match action {
+                Action::Write { tag, .. }
+                | Action::Read { tag, .. }
+                | Action::Flush { tag, .. }
+                | Action::WriteZeroes { tag, .. }
+                | Action::Meta { tag, .. } => self.nodes[n].due.push_back(Due::Io(tag)),
+                Action::Dial { .. } => {
+                    self.numbers += 1;
+                    self.nodes[n].due.push_back(Due::Dialled(SocketId(self.numbers)));
+                }
+                Action::Agree { agreed } => self.agreed = agreed,
+                Action::Close { socket, .. } => self.closes(n, socket),
+                Action::Send { socket, volume, packet, data } => {
+                    let payload = data.map(|d| (Payload(Payload::FROM_SHELL | self.numbers), d.len));
+                    self.numbers += 1;
+                    self.seen.push((n, packet.clone()));
+                    self.nodes[1 - n].due.push_back(Due::Packet(socket, volume, packet, payload));
+                }
+                Action::Log { text, .. } => self.log.push(text),
+                _ => {}
+            }
+        }
+    }
+
+    fn closes(&mut self, n: usize, socket: SocketId) {
+        self.nodes[n].closed += 1;
+        self.nodes[1 - n].due.retain(|due| !matches!(due, Due::Packet(s, ..) if *s == socket));
+        self.happens(1 - n, Event::Closed { socket });
+    }
+
+    /// One thing that was due happens; packets of one node keep their order.
+    pub fn step(&mut self, n: usize) {
+        self.now = self.now + std::time::Duration::from_millis(1);
+        let io: Vec<usize> = (0..self.nodes[n].due.len())
+            .filter(|&i| i == 0 || matches!(self.nodes[n].due[i], Due::Io(_)))
+            .take(4)
+            .collect();
+        if io.is_empty() {
+            return self.happens(n, Event::Timeout);
+        }
+        let at = io[self.rng.below(io.len())];
+        match self.nodes[n].due.remove(at) {
+            Some(Due::Io(tag)) => {
+                let outcome = if !self.sound && self.rng.below(300) == 0 { Err(IoFault) } else { Ok(()) };
+                self.happens(n, Event::IoDone { tag, outcome });
+            }
+            Some(Due::Dialled(socket)) => {
+                self.happens(1 - n, Event::Opened { socket, outgoing: false });
+                self.happens(n, Event::Opened { socket, outgoing: true });
+            }
+            Some(Due::Packet(socket, volume, packet, payload)) => {
+                match packet {
+                    Packet::InitialData => self.sockets(|node| &mut node.data, socket),
+                    Packet::InitialMeta => self.sockets(|node| &mut node.meta, socket),
+                    _ => {}
+                }
+                self.happens(n, Event::Received { socket, volume, packet, payload });
+            }
+            None => {}
+        }
+    }
+
+    fn sockets(&mut self, which: impl Fn(&mut Node) -> &mut Option<SocketId>, socket: SocketId) {
+        for node in &mut self.nodes {
+            *which(node) = Some(socket);
+        }
+    }
+
+    pub fn front(&mut self) {
+        let range = SectorRange::new(self.rng.next() % 16_000, 1 + self.rng.next() % 64);
+        let op = match self.rng.below(4) {
+            0 => FrontOp::Read(range),
+            1 => FrontOp::Flush,
+            2 => FrontOp::Discard(range),
+            _ => FrontOp::Write { range, fua: false },
+        };
+        let request = FrontId(self.number());
+        let payload = matches!(op, FrontOp::Write { .. }).then(|| Payload(Payload::FROM_SHELL | request.0));
+        self.happens(0, Event::Submit { volume: 0, request, op, payload });
+    }
+}
