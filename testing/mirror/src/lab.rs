@@ -152,8 +152,12 @@ impl TestLab {
         for (root, file) in [("memory", "memory.limit_in_bytes"), ("", "memory.max")] {
             let directory = PathBuf::from("/sys/fs/cgroup").join(root).join(&name);
             let servers = std::fs::read_dir(&directory).into_iter().flatten().flatten();
-            let limits: Vec<_> =
-                servers.map(|server| server.path().join(file)).filter(|f| f.exists()).collect();
+            // The lab's block daemons have a place of their own beside the servers'.
+            let limits: Vec<_> = servers
+                .filter(|server| server.file_name() != "block-daemons")
+                .map(|server| server.path().join(file))
+                .filter(|f| f.exists())
+                .collect();
             for limit in &limits {
                 std::fs::write(limit, (mib << 20).to_string())
                     .map_err(|error| format!("{}: {error}", limit.display()))?;

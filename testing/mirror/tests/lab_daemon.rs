@@ -67,25 +67,9 @@ const MEMORY_MIB: u64 = 128;
 /// A daemon that waits for itself holds up every sync of the machine: this ends, and the lab with it.
 const WRITE_PATIENCE: Duration = Duration::from_secs(45);
 
-/// linux/capability.h: what PR_SET_IO_FLUSHER asks for.
-const CAP_SYS_RESOURCE: u64 = 1 << 24;
-
-/// Whether servers, which have our capabilities, may tell the kernel that they are below dirty pages.
-fn may_be_io_flusher() -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").expect("proc");
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).expect("capabilities");
-    u64::from_str_radix(effective.trim(), 16).expect("hexadecimal") & CAP_SYS_RESOURCE != 0
-}
-
 #[test]
 fn twice_the_memory_dirty() {
     if !can_run("twice_the_memory_dirty") {
-        return;
-    }
-    if !may_be_io_flusher() {
-        eprintln!(
-            "skip twice_the_memory_dirty: no CAP_SYS_RESOURCE, so the daemon is not made an I/O flusher"
-        );
         return;
     }
     let wish = Wish { partition_mib: 384, ..Wish::small("dirty") };
