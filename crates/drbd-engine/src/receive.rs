@@ -55,6 +55,18 @@ impl Resource {
     }
 
     fn on_data_socket(&mut self, volume: u16, packet: Packet, payload: Option<(Payload, u32)>) {
+        if self.link.state == C::TearDown
+            && matches!(
+                packet,
+                Packet::Data(_) | Packet::Trim { .. } | Packet::Zeroes { .. } | Packet::Barrier { .. }
+            )
+        {
+            // The peer has left: what is not acknowledged it counts as lost. Nobody here would mark it.
+            if let Some((payload, _)) = payload.filter(|_| matches!(packet, Packet::Data(_))) {
+                self.turn.out.push(Action::Release { payload });
+            }
+            return;
+        }
         match packet {
             Packet::Data(data) => self.peer_changes(volume, data, None, payload),
             Packet::Trim { data, size } | Packet::Zeroes { data, size } => {
