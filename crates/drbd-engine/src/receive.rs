@@ -508,11 +508,12 @@ impl Resource {
         if mask.disk != D::Diskless {
             ns.disk = val.disk;
         }
-        if mask.conn != C::StandAlone {
-            ns.conn = val.conn;
-        }
+        // A peer may declare what we have outdated, nothing else of ours; a resync or a verify that it orders is not served.
+        let not_served = mask.conn != C::StandAlone || (mask.disk != D::Diskless && val.disk != D::Outdated);
         let ns = State::sanitized(ns);
-        let reply = if concurrent || (ns.role == Role::Primary && self.demoting.is_some()) {
+        let reply = if not_served {
+            code::NOT_SUPPORTED
+        } else if concurrent || (ns.role == Role::Primary && self.demoting.is_some()) {
             code::CONCURRENT_STATE_CHANGE
         } else if ns == os {
             code::NOTHING_TO_DO

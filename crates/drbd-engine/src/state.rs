@@ -35,6 +35,8 @@ pub mod code {
     pub const NEED_CONNECTION: i32 = -15;
     /// Disk state is lower than outdated.
     pub const LOWER_THAN_OUTDATED: i32 = -16;
+    /// Peer does not support protocol.
+    pub const NOT_SUPPORTED: i32 = -17;
     /// In transient state, retry after next state change.
     pub const IN_TRANSIENT_STATE: i32 = -18;
     /// Concurrent state changes detected and aborted.
