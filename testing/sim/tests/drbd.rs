@@ -19,9 +19,10 @@ fn a_seed_replays() {
 /// primary that gets its disk back alone.
 #[test]
 fn seeds_that_found_something_hold() {
-    for seed in
-        [0, 2, 8, 33, 50, 148, 542, 706, 879, 983, 1073, 1390, 1551, 1620, 1841, 1898, 2144, 2773, 2993, 3608, 10569]
-    {
+    for seed in [
+        0, 2, 8, 33, 50, 148, 542, 706, 879, 983, 1073, 1390, 1551, 1620, 1841, 1898, 2144, 2773, 2993, 3608,
+        10569,
+    ] {
         let outcome = sim::drbd(seed, false);
         assert_eq!(outcome.fault, None, "seed {seed}");
     }
