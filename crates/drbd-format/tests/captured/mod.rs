@@ -1,5 +1,5 @@
 //! Reads the files of `tests/captures`; their README describes the form.
-#![allow(dead_code)] // each test binary uses its part
+#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
