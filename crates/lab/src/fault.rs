@@ -1,6 +1,7 @@
 //! Faults that a lab can inject: `lockstep lab fault …`.
 
 use crate::error::{Error, Result};
+use crate::events::{self, Kind};
 use crate::fabric;
 use crate::life::Life;
 use crate::place::Lab;
@@ -38,7 +39,11 @@ pub fn set_link(lab: &Lab, wanted: &str, network: Option<&str>, up: bool) -> Res
             record.nics[index].unplugged = !up;
         }
     }
-    records.save(lab, &lock)
+    records.save(lab, &lock)?;
+    let (kind, word) = if up { (Kind::Heal, "link-up") } else { (Kind::Fault, "link-down") };
+    let words =
+        [word, &server.name].into_iter().chain(network.as_ref().map(|network| network.label.as_str()));
+    events::append(lab, kind, &words.collect::<Vec<_>>())
 }
 
 /// Lets two servers no longer hear each other, on any network; nothing tells them so. Lasts over reboots.
@@ -57,7 +62,8 @@ pub fn partition(lab: &Lab, a: &str, b: &str) -> Result<()> {
         records.partitions.push((a.id, b.id));
     }
     fabric::apply_partitions(lab, &records)?;
-    records.save(lab, &lock)
+    records.save(lab, &lock)?;
+    events::append(lab, Kind::Fault, &["partition", &a.name, &b.name])
 }
 
 /// Ends every partition, or those of the two servers named.
@@ -75,5 +81,7 @@ pub fn heal(lab: &Lab, between: Option<(&str, &str)>) -> Result<()> {
         None => records.partitions.clear(),
     }
     fabric::apply_partitions(lab, &records)?;
-    records.save(lab, &lock)
+    records.save(lab, &lock)?;
+    let words = ["heal"].into_iter().chain(between.into_iter().flat_map(|(a, b)| [a, b]));
+    events::append(lab, Kind::Heal, &words.collect::<Vec<_>>())
 }

@@ -15,6 +15,7 @@ pub mod disk;
 pub mod down;
 pub mod enter;
 pub mod error;
+pub mod events;
 pub mod fabric;
 pub mod fault;
 pub mod init;

@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use crate::catalog;
 use crate::error::{Doing, Error, Result};
+use crate::events::{self, Kind};
 use crate::init::End;
 use crate::life::{Life, Status};
 use crate::networks;
@@ -235,7 +236,8 @@ pub fn power_cut(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
     let lock = lab.lock()?;
     let records = Records::load(lab)?;
     let server = records.server(verb, wanted)?;
-    power::cut(lab, &lock, &records, server)
+    power::cut(lab, &lock, &records, server)?;
+    events::append(lab, Kind::Fault, &["power-cut", &server.name])
 }
 
 /// What `nova list` says of a server's volumes and addresses: `drbd0=172.16.16.4; other=10.0.0.2`.

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use crate::catalog::FLAVORS;
 use crate::cgroup;
 use crate::error::{Doing, Error, Result};
+use crate::events::{self, Kind};
 use crate::fabric;
 use crate::init;
 use crate::life::{Disk, Life};
@@ -97,10 +98,13 @@ pub fn run(lab: &Lab, server_id: Uuid) -> Result<()> {
         };
         let lock = lab.lock()?;
         let records = Records::load(lab)?;
+        let reboots = status == i32::from(init::REBOOT);
         if let Some(server) = records.server_by_id(server_id) {
             power::clean_up(lab, server, &records)?;
+            let how = if reboots { "reboot" } else { "poweroff" };
+            events::append(lab, Kind::Shutdown, &[&server.name, how])?;
         }
-        if status != i32::from(init::REBOOT) {
+        if !reboots {
             Life::forget(lab, server_id, &lock);
             return Ok(());
         }
@@ -176,7 +180,8 @@ fn plug_in(
     talk.get_mut().write_all(b"go\n").doing(|| "talk to the server's init".into())?;
     expect(&mut talk, "up")?;
     life.up = true;
-    life.save(lab, server.id, lock)
+    life.save(lab, server.id, lock)?;
+    events::append(lab, Kind::Boot, &[&server.name])
 }
 
 /// Reads init's next word.
