@@ -1,9 +1,8 @@
 //! Two servers, one mirrored disk: the ground that the tests in `tests/` stand on.
 //!
-//! [`lab`] is a lab that goes with its test, [`pair`] the two servers in it with their resource `r0`, [`load`] the
-//! program that writes in a server, and [`ledger`] what it was promised and what the disks must therefore hold.
+//! [`pair`] is the two servers in a lab that goes with its test, with their resource `r0`, [`load`] the program that
+//! writes in a server, and [`ledger`] what it was promised and what the disks must therefore hold.
 
-pub mod lab;
 pub mod ledger;
 pub mod load;
 pub mod pair;

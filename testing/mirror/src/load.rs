@@ -5,7 +5,7 @@ use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use crate::lab::TestLab;
+use testing_lab::TestLab;
 
 /// Where it is in a server.
 pub const LOAD: &str = "/usr/local/bin/mirror-load";

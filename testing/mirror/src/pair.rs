@@ -3,8 +3,8 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use crate::lab::TestLab;
 use crate::load::LOAD;
+use testing_lab::TestLab;
 
 /// The servers; the tutorial's names, so that they have the tutorial's addresses.
 pub const SERVERS: [&str; 2] = ["drbd0", "drbd1"];

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use mirror::lab::can_run;
 use mirror::load::Load;
 use mirror::pair::{Pair, SERVERS, Wish};
+use testing_lab::can_run;
 
 const MIRROR_LOAD: &str = env!("CARGO_BIN_EXE_mirror-load");
 

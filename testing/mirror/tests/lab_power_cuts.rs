@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use mirror::lab::can_run;
 use mirror::ledger::Ledger;
 use mirror::load::Load;
 use mirror::pair::{Pair, SERVERS, Wish};
 use mirror::random::{SplitMix64, seed};
+use testing_lab::can_run;
 
 const MIRROR_LOAD: &str = env!("CARGO_BIN_EXE_mirror-load");
 

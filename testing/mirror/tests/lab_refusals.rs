@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use mirror::lab::can_run;
 use mirror::pair::{Pair, SERVERS, Wish, quick_resource};
+use testing_lab::can_run;
 
 const MIRROR_LOAD: &str = env!("CARGO_BIN_EXE_mirror-load");
 

@@ -1,7 +1,7 @@
 //! The tutorial's part one, and what an administrator does with the result.
 
-use mirror::lab::can_run;
 use mirror::pair::{Pair, SERVERS, TUTORIAL_RES, Wish};
+use testing_lab::can_run;
 
 const MIRROR_LOAD: &str = env!("CARGO_BIN_EXE_mirror-load");
 

@@ -61,7 +61,8 @@ const CELLS: &[Cell] = &[
     cell("bench", Floor::Test, Product::Ground),
     cell("fuzz", Floor::Test, Product::Ground),
     cell("interop", Floor::Test, Product::Ground),
-    cell("mirror", Floor::Test, Product::Ground),
+    Cell { name: "mirror", floor: Floor::Test, product: Product::Ground, beside: &["testing-lab"] },
+    cell("testing-lab", Floor::Test, Product::Ground),
     cell("sim", Floor::Test, Product::Ground),
     cell("xtask", Floor::Test, Product::Ground),
 ];

@@ -11,7 +11,7 @@ use crate::process;
 use crate::workspace::{Profile, Workspace};
 
 /// Tests that make servers, in nextest's language; `.config/nextest.toml` has the same words.
-const LAB: &str = "(package(lab) & kind(test)) | binary(/^lab_/)";
+const LAB: &str = "binary(/^lab_/)";
 
 /// `cargo test` cannot end one hanging test; this ends the run.
 const CARGO_TEST_S_MAX: &str = "900";
@@ -77,7 +77,7 @@ fn nextest(workspace: &Workspace, what: &str, filter: &str, tally: &mut Tally) -
 /// Tests of programs run the one of this build.
 fn program_under_test(workspace: &Workspace, command: &mut Command) {
     let lockstep = workspace.bin_dir(Profile::Ci).join("lockstep");
-    command.env("LOCKSTEP", &lockstep).env("LOCKSTEP_BIN", &lockstep);
+    command.env("LOCKSTEP", &lockstep);
 }
 
 /// What carries `#[ignore]` did not run either.

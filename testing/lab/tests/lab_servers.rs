@@ -1,8 +1,6 @@
 //! Servers and networks, on this very kernel.
 
-mod support;
-
-use support::{TestLab, can_run};
+use testing_lab::{TestLab, can_run};
 
 #[test]
 fn servers_hear_each_other_and_nobody_else() {
@@ -51,7 +49,7 @@ fn a_server_is_its_own_machine() {
     );
     assert_eq!(lab.ssh("drbd0", "exit 7").status, 7);
     assert_eq!(lab.ssh("drbd0", "kill -9 $$").status, 255, "as ssh says it of a command that was killed");
-    assert!(!std::path::Path::new("/var/lib/lockstep/lab").join(&lab.name).join("servers/x").exists());
+    assert!(!std::path::Path::new("/var/lib/lockstep/lab").join(lab.name()).join("servers/x").exists());
     assert_eq!(lab.inside("drbd0", "ls /var/lib/lockstep"), "", "a server sees no lab");
     let links = lab.inside("drbd0", "which lockstep reboot shutdown");
     assert_eq!(links, "/usr/local/bin/lockstep\n/usr/local/sbin/reboot\n/usr/local/sbin/shutdown\n");
@@ -126,14 +124,14 @@ fn down_finds_everything_after_crashes() {
     }
     let ps: serde_json::Value = serde_json::from_str(&lab.lab(&["ps", "--json"])).expect("JSON");
     let labs = ps.as_array().expect("a list");
-    let ours = labs.iter().find(|entry| entry["lab"] == lab.name.as_str()).expect("this lab is listed");
+    let ours = labs.iter().find(|entry| entry["lab"] == lab.name()).expect("this lab is listed");
     let store = i32::try_from(ours["store_pid"].as_i64().expect("a store runs")).expect("a pid");
     let store = rustix::process::Pid::from_raw(store).expect("a pid");
     rustix::process::kill_process(store, rustix::process::Signal::KILL).expect("kill the store");
     // Half a lab: its records and what was known of its processes are gone.
-    let run = std::path::Path::new("/run/lockstep/lab").join(&lab.name);
+    let run = std::path::Path::new("/run/lockstep/lab").join(lab.name());
     std::fs::remove_dir_all(run.join("servers")).expect("remove");
-    let records = std::path::Path::new("/var/lib/lockstep/lab").join(&lab.name).join("lab.json");
+    let records = std::path::Path::new("/var/lib/lockstep/lab").join(lab.name()).join("lab.json");
     std::fs::write(records, "{ \"magic\": ").expect("spoil");
     let bound = || {
         let devices = std::fs::read_dir("/sys/block").expect("sysfs").flatten();
@@ -177,7 +175,7 @@ fn what_a_server_made_goes_with_it() {
     }
     let lab = TestLab::new("made");
     lab.boot("a", &[]);
-    let image = format!("/root/{}.img", lab.name);
+    let image = format!("/root/{}.img", lab.name());
     for end in ["cut", "reboot"] {
         lab.inside(
             "a",
@@ -216,7 +214,7 @@ fn a_lost_store_is_replaced() {
     lab.nova(&["volume-attach", "a", "v", "auto"]);
     lab.inside("a", "mkfs.ext4 -q /dev/xvdb && mount /dev/xvdb /mnt && echo x > /mnt/x && sync /mnt/x");
     let ps: serde_json::Value = serde_json::from_str(&lab.lab(&["ps", "--json"])).expect("JSON");
-    let ours = ps.as_array().and_then(|labs| labs.iter().find(|entry| entry["lab"] == lab.name.as_str()));
+    let ours = ps.as_array().and_then(|labs| labs.iter().find(|entry| entry["lab"] == lab.name()));
     let store = ours.expect("this lab is listed")["store_pid"].as_i64().expect("a store runs");
     let store = rustix::process::Pid::from_raw(store as i32).expect("a pid");
     rustix::process::kill_process(store, rustix::process::Signal::KILL).expect("kill the store");

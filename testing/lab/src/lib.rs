@@ -1,6 +1,8 @@
-//! A lab for one test, removed with it.
+//! A lab for one test, removed with it; the lab's own tests are in `tests/`.
 
-use std::path::PathBuf;
+mod traces;
+
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,10 @@ impl Answer {
 }
 
 /// The program under test: `LOCKSTEP`, or the one of this test's own build.
-fn program() -> PathBuf {
+///
+/// # Panics
+/// If it was not built.
+pub fn program() -> PathBuf {
     if let Some(program) = std::env::var_os("LOCKSTEP") {
         return program.into();
     }
@@ -36,7 +41,7 @@ fn program() -> PathBuf {
 
 /// Whether labs work here; says so loudly where they do not.
 pub fn can_run(test: &str) -> bool {
-    let missing = ["/dev/fuse", "/dev/loop-control"].iter().find(|path| !std::path::Path::new(path).exists());
+    let missing = ["/dev/fuse", "/dev/loop-control"].iter().find(|path| !Path::new(path).exists());
     let reason = match missing {
         _ if !rustix::process::geteuid().is_root() => "not root".to_owned(),
         Some(path) => format!("no {path}"),
@@ -56,6 +61,11 @@ impl TestLab {
     /// Nothing is in it yet.
     pub fn new(test: &str) -> Self {
         Self { name: format!("t{}-{test}", std::process::id()) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// A personality of the program in this lab.
@@ -83,14 +93,79 @@ impl TestLab {
         answer.text()
     }
 
+    /// Runs `nova`, which must refuse it with status 1, nothing on stdout, and a message that contains `mistake`.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn nova_refuses(&self, words: &[&str], mistake: &str) {
+        self.refuses("nova", words, mistake);
+    }
+
+    /// The same of `lockstep lab`.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn lab_refuses(&self, words: &[&str], mistake: &str) {
+        self.refuses("lab", words, mistake);
+    }
+
+    #[track_caller]
+    fn refuses(&self, personality: &str, words: &[&str], mistake: &str) {
+        let answer = self.run(personality, words);
+        let stdout = answer.text();
+        let said =
+            format!("{personality} {}: status {}\n{stdout}{}", words.join(" "), answer.status, answer.stderr);
+        assert_eq!(answer.status, 1, "{said}");
+        assert!(answer.stderr.contains(mistake), "{said}does not say {mistake:?}");
+        assert_eq!(stdout, "", "{said}");
+    }
+
+    /// Runs `lockstep lab`, which must do it.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn lab(&self, words: &[&str]) -> String {
+        let answer = self.run("lab", words);
+        assert_eq!(answer.status, 0, "lab {}: {}", words.join(" "), answer.stderr);
+        answer.text()
+    }
+
     /// Runs `lockstep lab fault`, which must do it.
     ///
     /// # Panics
     /// If it does not.
     #[track_caller]
     pub fn fault(&self, words: &[&str]) {
-        let answer = self.run("lab", &[&["fault"], words].concat());
-        assert_eq!(answer.status, 0, "lab fault {}: {}", words.join(" "), answer.stderr);
+        self.lab(&[&["fault"], words].concat());
+    }
+
+    /// Boots a server of 512 MB with one interface for each of these networks.
+    ///
+    /// # Panics
+    /// If it does not come up.
+    #[track_caller]
+    pub fn boot(&self, name: &str, networks: &[&str]) {
+        let nics: Vec<String> = networks.iter().map(|network| format!("net-id={network}")).collect();
+        let mut words = vec!["boot", "--image", "This system", "--flavor", "2"];
+        for nic in &nics {
+            words.extend(["--nic", nic]);
+        }
+        words.push(name);
+        self.nova(&words);
+    }
+
+    /// Whether a TCP packet to a port that nobody listens on comes back refused: the way there and back works.
+    pub fn hears(&self, server: &str, address: &str) -> bool {
+        let answer = self.ssh(server, &format!("timeout 1 bash -c '</dev/tcp/{address}/9'"));
+        answer.stderr.contains("Connection refused")
+    }
+
+    /// Everything of this lab that can still be found on the machine.
+    pub fn traces(&self) -> Vec<String> {
+        traces::of(&self.name)
     }
 
     /// Runs a command in a server.
@@ -193,6 +268,7 @@ impl Drop for TestLab {
         let gone = self.run("lab", &["down"]);
         if !std::thread::panicking() {
             assert_eq!(gone.status, 0, "down: {}", gone.stderr);
+            assert_eq!(self.traces(), Vec::<String>::new(), "left behind");
         }
     }
 }

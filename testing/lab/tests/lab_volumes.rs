@@ -1,12 +1,10 @@
 //! Volumes: moving, partitions, power cuts, on this very kernel.
 
-mod support;
-
 use std::io::{BufRead, Write};
 use std::process::Stdio;
 use std::time::Duration;
 
-use support::{TestLab, can_run};
+use testing_lab::{TestLab, can_run};
 
 #[test]
 fn a_volume_moves_between_running_servers() {
@@ -20,7 +18,7 @@ fn a_volume_moves_between_running_servers() {
         lab.nova(&["volume-create", "--display-name", kind, "--volume-type", kind, "1"]);
         lab.nova(&["volume-attach", "one", kind, "/dev/xvdc"]);
         lab.inside("one", "mkfs.ext4 -q /dev/xvdc && mount /dev/xvdc /mnt && echo moved > /mnt/file");
-        lab.refused(&["volume-detach", "one", kind], "it is mounted on /mnt");
+        lab.nova_refuses(&["volume-detach", "one", kind], "it is mounted on /mnt");
         assert_eq!(lab.inside("one", "cat /mnt/file && umount /mnt"), "moved\n");
         lab.nova(&["volume-detach", "one", kind]);
         assert_ne!(lab.ssh("one", "test -e /dev/xvdc").status, 0, "the node is gone with the disk");
@@ -30,7 +28,7 @@ fn a_volume_moves_between_running_servers() {
         let mut holder = holder.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("nova starts");
         let mut said = [0; 5];
         std::io::Read::read_exact(holder.stdout.as_mut().expect("piped"), &mut said).expect("it says open");
-        lab.refused(&["volume-detach", "two", kind], "has it open");
+        lab.nova_refuses(&["volume-detach", "two", kind], "has it open");
         drop(holder.stdin.take());
         holder.wait().expect("it is ours");
         lab.nova(&["volume-detach", "two", kind]);
