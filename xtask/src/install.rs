@@ -1,4 +1,4 @@
-//! `cargo xtask install`: the binary, its names as links, manual pages and the unit.
+//! `cargo xtask install`: the binary, its names as links, manual pages and systemd units.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -19,15 +19,16 @@ pub fn run(workspace: &Workspace, prefix: &Path) -> anyhow::Result<bool> {
     for (name, directory) in names(&built)? {
         link(&prefix.join(directory).join(name))?;
     }
-    for page in manual_pages(&built)? {
+    for page in listed(&built, "--manual")? {
         let section = page.rsplit_once('.').map_or("1", |(_, section)| section);
-        let (success, text) = process::output(Command::new(&built).args(["--manual", &page]))?;
-        anyhow::ensure!(success, "`lockstep --manual {page}` failed");
+        let text = printed(&built, "--manual", &page)?;
         put(&prefix.join("share/man").join(format!("man{section}")).join(&page), text.as_bytes(), 0o644)?;
     }
-    let unit = prefix.join("lib/systemd/system/lockstep-drbd.service");
-    let text = include_str!("install/lockstep-drbd.service").replace("@LOCKSTEP@", &binary.to_string_lossy());
-    put(&unit, text.as_bytes(), 0o644)?;
+    for unit in listed(&binary, "--units")? {
+        // The program that is asked fills in its own path: it has to be the installed one.
+        let text = printed(&binary, "--units", &unit)?;
+        put(&prefix.join("lib/systemd/system").join(&unit), text.as_bytes(), 0o644)?;
+    }
     Ok(true)
 }
 
@@ -43,11 +44,18 @@ fn names(lockstep: &Path) -> anyhow::Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// The manual pages' file names, as `lockstep` tells them.
-fn manual_pages(lockstep: &Path) -> anyhow::Result<Vec<String>> {
-    let (success, text) = process::output(Command::new(lockstep).arg("--manual"))?;
-    anyhow::ensure!(success, "`lockstep --manual` failed");
+/// File names that `lockstep OPTION` lists.
+fn listed(lockstep: &Path, option: &str) -> anyhow::Result<Vec<String>> {
+    let (success, text) = process::output(Command::new(lockstep).arg(option))?;
+    anyhow::ensure!(success, "`lockstep {option}` failed");
     Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// The file of that name, as `lockstep OPTION` prints it.
+fn printed(lockstep: &Path, option: &str, file_name: &str) -> anyhow::Result<String> {
+    let (success, text) = process::output(Command::new(lockstep).args([option, file_name]))?;
+    anyhow::ensure!(success, "`lockstep {option} {file_name}` failed");
+    Ok(text)
 }
 
 fn put(path: &Path, content: &[u8], mode: u32) -> anyhow::Result<()> {

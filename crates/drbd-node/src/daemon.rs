@@ -16,6 +16,7 @@ use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
 use crate::kept::Keeper;
+use crate::readiness;
 use crate::registry::Registry;
 
 /// What `lockstep drbd --help` prints.
@@ -200,6 +201,7 @@ fn serve() -> io::Result<()> {
         move || keep_proc(&registry, &path)
     })?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "serving");
+    readiness::tell("READY=1");
     server.serve(|_peer, command: Command| {
         let upgrade = matches!(command, Command::Upgrade);
         let stop = matches!(command, Command::Shutdown);

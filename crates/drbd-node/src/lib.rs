@@ -11,6 +11,7 @@ mod fronts;
 mod incoming;
 mod kept;
 mod peer_socket;
+mod readiness;
 mod registry;
 mod ring;
 pub mod shell;

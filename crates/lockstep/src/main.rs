@@ -3,6 +3,7 @@
 mod manual;
 mod personality;
 mod suggestion;
+mod units;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         Some("--version" | "-V") => print(&format!("lockstep {}\n", env!("CARGO_PKG_VERSION"))),
         Some("--names") => print(&names()),
         Some("--manual") => manual_page(args.first()),
+        Some("--units") => unit(args.first()),
         Some(word) => match PERSONALITIES.iter().find(|p| p.name == word) {
             Some(personality) => (personality.entry)(args),
             None => unknown(word),
@@ -58,7 +60,7 @@ fn overview() -> String {
     let width = PERSONALITIES.iter().map(|p| p.name.len()).max().unwrap_or_default();
     let mut text = String::from(
         "Clustered storage in user space\n\n\
-         Usage: lockstep NAME [ARGUMENTS…]\n       lockstep --help | --version | --names | --manual [PAGE]\n\nNames:\n",
+         Usage: lockstep NAME [ARGUMENTS…]\n       lockstep --help | --version | --names | --manual [PAGE] | --units [UNIT]\n\nNames:\n",
     );
     for personality in PERSONALITIES {
         text += &format!("  {:width$}  {}\n", personality.name, personality.description);
@@ -86,6 +88,28 @@ fn manual_page(file_name: Option<&OsString>) -> ExitCode {
         }
         None => {
             eprintln!("lockstep: no manual page `{file_name}`\nhint: `lockstep --manual` lists them");
+            ExitCode::from(USAGE)
+        }
+    }
+}
+
+/// Lists the systemd units' file names, or prints one, with the path of this program in it.
+fn unit(file_name: Option<&OsString>) -> ExitCode {
+    let Some(file_name) = file_name.map(|name| name.to_string_lossy()) else {
+        let names: String = units::UNITS.iter().map(|(name, _)| format!("{name}\n")).collect();
+        return print(&names);
+    };
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => {
+            eprintln!("lockstep: this program's own path is not known (is /proc mounted?): {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match units::text(&file_name, &program) {
+        Some(text) => print(&text),
+        None => {
+            eprintln!("lockstep: no unit `{file_name}`\nhint: `lockstep --units` lists them");
             ExitCode::from(USAGE)
         }
     }
