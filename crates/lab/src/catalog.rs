@@ -3,6 +3,7 @@
 use uuid::{Uuid, uuid};
 
 use crate::error::{Error, Result};
+use crate::state::Server;
 
 /// What a server's root and its texts are.
 #[derive(Debug)]
@@ -77,6 +78,11 @@ pub fn flavor(wanted: &str) -> Result<&'static Flavor> {
             FLAVORS.iter().map(|flavor| format!("{} ({})", flavor.id, flavor.name)).collect();
         Error::refused(format!("--flavor {wanted}: no such flavor; flavors: {}", known.join(", ")))
     })
+}
+
+/// The flavor of a server; the smallest for a record of another version's.
+pub fn flavor_of(server: &Server) -> &'static Flavor {
+    FLAVORS.iter().find(|flavor| flavor.id == server.flavor).unwrap_or(&FLAVORS[0])
 }
 
 /// The last octet that the tutorial's servers had on its networks; none for other names.

@@ -1,4 +1,11 @@
-//! The memory limit of a server: a cgroup of version 1 or 2, whichever the system has.
+//! The cgroups of servers: what limits them to their flavor, what stops them for a while, and what a systemd in them
+//! tells its units apart by.
+//!
+//! A server has the cgroup `lockstep-LAB/SERVER` in each hierarchy that this system has. In version 2 nothing may live
+//! beside limited children, so there the server's processes are in its child `server`, and daemons that its limits are
+//! not for in its child `block-daemons`. Version 1 has these in one place for the whole lab.
+
+mod hierarchy;
 
 use std::fs;
 use std::io;
@@ -8,109 +15,205 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::error::{Doing, Result};
+use crate::catalog::Flavor;
+use crate::error::{Doing, Error, Result};
 use crate::place::Lab;
+use hierarchy::{Hierarchies, Seat};
 
-/// What became of the flavor's memory.
+/// The child with a server's processes, in version 2.
+const SERVER: &str = "server";
+
+/// The cgroup of daemons that a server's limits are not for.
+const BLOCK_DAEMONS: &str = "block-daemons";
+
+/// The unit whose cgroup commands from the host join, in a server that systemd runs.
+pub const SESSIONS: &str = "lab-sessions.service";
+
+/// Microseconds in which a server gets its share of processor time.
+const CPU_PERIOD_US: u64 = 100_000;
+
+/// Time for the kernel to empty a dead server's cgroup.
+const REMOVE_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Time for a server's processes to stop. One that waits in the kernel does not run either.
+const FREEZE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What became of a part of the flavor.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum MemoryLimit {
-    /// The server's processes and their page cache get no more than so many MiB.
-    Applied(u64),
-    /// The system has no memory cgroup that we may use; why.
+pub enum Limit {
+    /// The server's processes get no more than this.
+    Applied(String),
+    /// The system has no cgroup for it that we may use; why.
     Absent(String),
 }
 
-impl MemoryLimit {
+impl Limit {
     /// As `nova show` prints it.
     pub fn text(&self) -> String {
         match self {
-            Self::Applied(mib) => format!("{mib} MiB"),
+            Self::Applied(amount) => amount.clone(),
             Self::Absent(why) => format!("not limited: {why}"),
         }
     }
+
+    fn from_attempt(amount: String, attempt: std::result::Result<(), String>) -> Self {
+        match attempt {
+            Ok(()) => Self::Applied(amount),
+            Err(why) => Self::Absent(why),
+        }
+    }
 }
 
-/// Where the memory controller is mounted, and the file that takes a limit in bytes.
-struct Hierarchy {
-    root: PathBuf,
-    limit_file: &'static str,
+/// What became of the flavor.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Limits {
+    /// Of memory, the page cache included.
+    pub memory: Limit,
+    /// Of processor time.
+    pub cpu: Limit,
 }
 
-fn hierarchy() -> std::result::Result<Hierarchy, String> {
-    let mounts =
-        fs::read_to_string("/proc/self/mounts").map_err(|error| format!("/proc/self/mounts: {error}"))?;
-    let mut unified = None;
-    for line in mounts.lines() {
-        let mut fields = line.split(' ').skip(1);
-        let (Some(path), Some(kind), Some(options)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
+fn lab_directory(root: &Path, lab: &Lab) -> PathBuf {
+    root.join(lab.fabric())
+}
+
+fn server_directory(root: &Path, lab: &Lab, server: Uuid) -> PathBuf {
+    lab_directory(root, lab).join(server.to_string())
+}
+
+/// Gives the server its cgroups and moves the process `pid` into them: the roots of a cgroup namespace that it makes
+/// then. Limits come later ([`confine`]). What cannot be made is told there.
+pub fn track(lab: &Lab, server: Uuid, pid: i32) {
+    let Ok(hierarchies) = Hierarchies::mounted() else { return };
+    for root in hierarchies.roots() {
+        let directory = server_directory(root, lab, server);
+        let _ = fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join("cgroup.procs"), pid.to_string()));
+    }
+}
+
+/// Limits the server to its flavor, with the process `pid`, which has no children yet.
+pub fn confine(lab: &Lab, server: Uuid, flavor: &Flavor, pid: i32) -> Limits {
+    let hierarchies = Hierarchies::mounted();
+    let limit = |controller: &str, v1: &str, v2: &str, value: &dyn Fn(bool) -> String| {
+        let seat = hierarchies.as_ref().map_err(Clone::clone)?.controller(controller)?;
+        let (directory, file, value) = match seat {
+            Seat::V1(root) => (server_directory(root, lab, server), v1, value(false)),
+            Seat::V2(root) => (server_directory(root, lab, server).join(SERVER), v2, value(true)),
         };
-        match kind {
-            "cgroup" if options.split(',').any(|option| option == "memory") => {
-                return Ok(Hierarchy { root: path.into(), limit_file: "memory.limit_in_bytes" });
+        let apply = || -> io::Result<()> {
+            fs::create_dir_all(&directory)?;
+            fs::write(directory.join("cgroup.procs"), pid.to_string())?;
+            if let Seat::V2(root) = seat {
+                hand_down(root, lab, server, controller)?;
             }
-            "cgroup2" => unified = Some(PathBuf::from(path)),
-            _ => {}
-        }
-    }
-    let root = unified.ok_or("no cgroup file system is mounted")?;
-    let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
-    if !controllers.split_ascii_whitespace().any(|controller| controller == "memory") {
-        return Err("no memory controller in the cgroup hierarchy".into());
-    }
-    Ok(Hierarchy { root, limit_file: "memory.max" })
-}
-
-fn lab_directory(lab: &Lab, hierarchy: &Hierarchy) -> PathBuf {
-    hierarchy.root.join(lab.fabric())
-}
-
-/// Makes the server's cgroup with its limit and moves the process `pid` into it.
-pub fn confine(lab: &Lab, server: Uuid, memory_mib: u64, pid: i32) -> MemoryLimit {
-    let hierarchy = match hierarchy() {
-        Ok(hierarchy) => hierarchy,
-        Err(why) => return MemoryLimit::Absent(why),
+            fs::write(directory.join(file), value)
+        };
+        apply().map_err(|error| format!("{}: {error}", directory.display()))
     };
-    let directory = lab_directory(lab, &hierarchy).join(server.to_string());
-    let make = || -> io::Result<()> {
-        fs::create_dir_all(&directory)?;
-        if hierarchy.limit_file == "memory.max" {
-            // Version 2 hands the controller down level by level.
-            fs::write(hierarchy.root.join("cgroup.subtree_control"), "+memory")?;
-            fs::write(lab_directory(lab, &hierarchy).join("cgroup.subtree_control"), "+memory")?;
-        }
-        fs::write(directory.join(hierarchy.limit_file), (memory_mib << 20).to_string())?;
-        fs::write(directory.join("cgroup.procs"), pid.to_string())
-    };
-    match make() {
-        Ok(()) => MemoryLimit::Applied(memory_mib),
-        Err(error) => MemoryLimit::Absent(format!("{}: {error}", directory.display())),
+    if let Some(root) = hierarchies.as_ref().ok().and_then(Hierarchies::unified) {
+        let directory = server_directory(root, lab, server).join(SERVER);
+        // Whatever its controllers are. What it cannot do is told by those that are needed.
+        let _ = fs::create_dir_all(&directory)
+            .and_then(|()| fs::write(directory.join("cgroup.procs"), pid.to_string()));
+    }
+    let bytes = (flavor.memory_mib << 20).to_string();
+    let memory = limit("memory", "memory.limit_in_bytes", "memory.max", &|_| bytes.clone());
+    let there = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+    let vcpus = flavor.vcpus.min(there);
+    let quota_us = u64::from(vcpus) * CPU_PERIOD_US;
+    let cpu = limit("cpu", "cpu.cfs_quota_us", "cpu.max", &|v2| {
+        if v2 { format!("{quota_us} {CPU_PERIOD_US}") } else { quota_us.to_string() }
+    });
+    Limits {
+        memory: Limit::from_attempt(format!("{} MiB", flavor.memory_mib), memory),
+        cpu: Limit::from_attempt(format!("{vcpus} of this system's {there} processors"), cpu),
     }
 }
 
-/// The file that moves a process out of its server's limit, for daemons that serve the server's own block devices: they
-/// must not wait for memory that only they can clean. A hypervisor's are outside the machine, too.
-pub fn outside(lab: &Lab) -> Option<PathBuf> {
-    let hierarchy = hierarchy().ok()?;
-    let directory = lab_directory(lab, &hierarchy).join("block-daemons");
+/// Version 2 hands a controller down level by level.
+fn hand_down(root: &Path, lab: &Lab, server: Uuid, controller: &str) -> io::Result<()> {
+    for directory in [root.to_owned(), lab_directory(root, lab), server_directory(root, lab, server)] {
+        fs::write(directory.join("cgroup.subtree_control"), format!("+{controller}"))?;
+    }
+    Ok(())
+}
+
+/// The file that moves a process out of its server's memory limit, for daemons that serve the server's own block
+/// devices: they must not wait for memory that only they can clean. A hypervisor's are outside the machine, too.
+pub fn outside(lab: &Lab, server: Uuid) -> Option<PathBuf> {
+    let hierarchies = Hierarchies::mounted().ok()?;
+    let directory = match hierarchies.controller("memory").ok()? {
+        Seat::V1(root) => lab_directory(root, lab),
+        Seat::V2(root) => server_directory(root, lab, server),
+    }
+    .join(BLOCK_DAEMONS);
     fs::create_dir_all(&directory).ok()?;
     Some(directory.join("cgroup.procs"))
 }
 
-/// The file that moves a process into the server's cgroup, if it has one.
-pub fn entrance(lab: &Lab, server: Uuid) -> Option<PathBuf> {
-    let directory = lab_directory(lab, &hierarchy().ok()?).join(server.to_string());
-    Some(directory.join("cgroup.procs")).filter(|path| path.exists())
+/// The files that move a process into the server's cgroups, where commands from the host belong: in a server that
+/// systemd runs, with the unit that ends them in time.
+pub fn entrances(lab: &Lab, server: Uuid) -> Vec<PathBuf> {
+    let Ok(hierarchies) = Hierarchies::mounted() else { return Vec::new() };
+    let mut entrances = Vec::new();
+    for root in hierarchies.roots() {
+        let mut directory = server_directory(root, lab, server);
+        if hierarchies.unified() == Some(root) {
+            directory.push(SERVER);
+        }
+        let sessions = directory.join("system.slice").join(SESSIONS);
+        entrances.push(if sessions.exists() { sessions } else { directory });
+    }
+    entrances.iter().map(|directory| directory.join("cgroup.procs")).filter(|path| path.exists()).collect()
 }
 
-/// Removes a directory of the hierarchy; the kernel empties it of dead processes a moment after they died.
-fn remove_directory(directory: &Path) -> Result<()> {
-    let patience = Instant::now() + Duration::from_secs(3);
+/// Stops every process of the server where it is, its block daemons too, or lets them go on. Returns when they have
+/// stopped, or after a moment if one waits in the kernel and so cannot be seen to stop.
+///
+/// # Errors
+/// The system has no cgroup for it, or the server is off.
+pub fn freeze(lab: &Lab, server: Uuid, frozen: bool) -> Result<()> {
+    let hierarchies = Hierarchies::mounted().map_err(Error::refused)?;
+    if let Some(root) = hierarchies.unified() {
+        let directory = server_directory(root, lab, server);
+        let (value, reached) = if frozen { ("1", "frozen 1") } else { ("0", "frozen 0") };
+        return set_state(&directory.join("cgroup.freeze"), value, &directory.join("cgroup.events"), reached);
+    }
+    let root = hierarchies.v1("freezer").ok_or_else(|| {
+        Error::refused("neither cgroup version 2 nor the freezer of version 1 is mounted on this system")
+    })?;
+    let state = server_directory(root, lab, server).join("freezer.state");
+    let value = if frozen { "FROZEN" } else { "THAWED" };
+    set_state(&state, value, &state, value)
+}
+
+/// Writes a state and waits until a line of `shown` says that it is reached.
+fn set_state(file: &Path, value: &str, shown: &Path, reached: &str) -> Result<()> {
+    let patience_ends = Instant::now() + FREEZE_PATIENCE;
+    loop {
+        // Version 1 needs more than one attempt when processes are being born.
+        fs::write(file, value).doing(|| format!("write {value} to {}", file.display()))?;
+        let state = fs::read_to_string(shown).doing(|| format!("read {}", shown.display()))?;
+        if state.lines().any(|line| line == reached) || Instant::now() > patience_ends {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Removes a cgroup with all below it; the kernel empties it of dead processes a moment after they died.
+fn remove_tree(directory: &Path) -> Result<()> {
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for child in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        remove_tree(&child.path())?;
+    }
+    let patience_ends = Instant::now() + REMOVE_PATIENCE;
     loop {
         match fs::remove_dir(directory) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < patience => {
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy && Instant::now() < patience_ends => {
                 std::thread::sleep(Duration::from_millis(5));
             }
             done => return done.doing(|| format!("remove {}", directory.display())),
@@ -118,13 +221,13 @@ fn remove_directory(directory: &Path) -> Result<()> {
     }
 }
 
-/// Removes a dead server's cgroup.
+/// Removes a dead server's cgroups.
 ///
 /// # Errors
-/// The system's refusal; a process that still lives in it above all.
+/// The system's refusal; a process that still lives in one above all.
 pub fn remove(lab: &Lab, server: Uuid) -> Result<()> {
-    let Ok(hierarchy) = hierarchy() else { return Ok(()) };
-    remove_directory(&lab_directory(lab, &hierarchy).join(server.to_string()))
+    let Ok(hierarchies) = Hierarchies::mounted() else { return Ok(()) };
+    hierarchies.roots().into_iter().try_for_each(|root| remove_tree(&server_directory(root, lab, server)))
 }
 
 /// Removes the lab's cgroups, whichever servers they belonged to.
@@ -132,11 +235,6 @@ pub fn remove(lab: &Lab, server: Uuid) -> Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn remove_all(lab: &Lab) -> Result<()> {
-    let Ok(hierarchy) = hierarchy() else { return Ok(()) };
-    let directory = lab_directory(lab, &hierarchy);
-    let servers = fs::read_dir(&directory).into_iter().flatten().flatten();
-    for server in servers.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
-        remove_directory(&server.path())?;
-    }
-    remove_directory(&directory)
+    let Ok(hierarchies) = Hierarchies::mounted() else { return Ok(()) };
+    hierarchies.roots().into_iter().try_for_each(|root| remove_tree(&lab_directory(root, lab)))
 }

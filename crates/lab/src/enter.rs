@@ -32,8 +32,8 @@ struct Command {
     argv: Vec<CString>,
     /// `NAME=value`.
     environment: Vec<CString>,
-    /// Moves whoever writes to it into the server's cgroup.
-    cgroup: Option<File>,
+    /// Move whoever writes to them into the server's cgroups.
+    cgroups: Vec<File>,
 }
 
 impl Command {
@@ -59,15 +59,17 @@ impl Command {
             let nul = |_| Error::refused("ssh: a word contains a NUL byte");
             texts.into_iter().map(|text| CString::new(text).map_err(nul)).collect()
         };
-        let cgroup =
-            cgroup::entrance(lab, server.id).and_then(|path| OpenOptions::new().write(true).open(path).ok());
-        Ok(Self { argv: strings(shell)?, environment: strings(environment)?, cgroup })
+        let open = |path: &PathBuf| {
+            OpenOptions::new().write(true).open(path).doing(|| format!("open {}", path.display()))
+        };
+        let cgroups = cgroup::entrances(lab, server.id).iter().map(open).collect::<Result<_>>()?;
+        Ok(Self { argv: strings(shell)?, environment: strings(environment)?, cgroups })
     }
 
     /// Becomes the command. Runs in the forked child, in the server's process namespace already.
     fn exec(self, namespaces: &OwnedFd) -> io::Error {
         let enter = || -> io::Result<()> {
-            if let Some(mut cgroup) = self.cgroup {
+            for mut cgroup in self.cgroups {
                 cgroup.write_all(b"0")?;
             }
             let rest = ThreadNameSpaceType::MOUNT

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::cgroup::MemoryLimit;
+use crate::cgroup::Limits;
 use crate::error::{Error, Result};
 use crate::place::{Lab, LabLock, read_json, write_json};
 use crate::process::Process;
 
 const MAGIC: &str = "lockstep-life";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A volume that is bound to a loop device because the server that has it runs.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -37,8 +37,8 @@ pub struct Life {
     pub up: bool,
     /// The volumes it has now.
     pub disks: Vec<Disk>,
-    /// What became of its flavor's memory.
-    pub memory: MemoryLimit,
+    /// What became of its flavor.
+    pub limits: Limits,
 }
 
 /// As `nova list` says it.
@@ -70,8 +70,8 @@ fn path(lab: &Lab, server: Uuid) -> PathBuf {
 
 impl Life {
     /// A life that begins.
-    pub fn new(supervisor: Process, init: Process, memory: MemoryLimit) -> Self {
-        Self { magic: MAGIC.into(), version: VERSION, supervisor, init, up: false, disks: Vec::new(), memory }
+    pub fn new(supervisor: Process, init: Process, limits: Limits) -> Self {
+        Self { magic: MAGIC.into(), version: VERSION, supervisor, init, up: false, disks: Vec::new(), limits }
     }
 
     /// The server's life as recorded, which may have ended since; none after an orderly end.

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::catalog::{FLAVORS, IMAGES};
+use crate::cgroup::Limits;
 use crate::error::Result;
 use crate::life::Life;
 use crate::place::Lab;
@@ -257,7 +258,8 @@ fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_js
         .volumes_of(server.id)
         .map(|(volume, device)| json!({ "id": volume.id, "device": format!("/dev/{device}") }))
         .collect();
-    let memory = life.as_ref().map(|life| life.memory.text());
+    let memory = life.as_ref().map(|life| life.limits.memory.text());
+    let cpu = life.as_ref().map(|life| life.limits.cpu.text());
     let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.pid);
     Ok(json!({
         "id": server.id,
@@ -268,6 +270,7 @@ fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_js
         "nics": nics,
         "volumes": volumes,
         "memory_limit": memory,
+        "cpu_limit": cpu,
         "pid": pid,
     }))
 }
@@ -295,7 +298,9 @@ fn show(lab: &Lab, server: &Server, listing: &Listing) -> Result<()> {
     let life = Life::load(lab, server.id)?;
     let image = IMAGES.iter().find(|image| image.id == server.image).map_or("", |image| image.name);
     let flavor = FLAVORS.iter().find(|flavor| flavor.id == server.flavor).map_or("", |flavor| flavor.name);
-    let memory = life.as_ref().map_or_else(|| "off".to_owned(), |life| life.memory.text());
+    let limit = |text: fn(&Limits) -> String| {
+        life.as_ref().map_or_else(|| "off".to_owned(), |life| text(&life.limits))
+    };
     let volumes: Vec<String> = records
         .volumes_of(server.id)
         .map(|(volume, device)| format!("/dev/{device}={}", volume.id))
@@ -307,7 +312,8 @@ fn show(lab: &Lab, server: &Server, listing: &Listing) -> Result<()> {
         ("image", image.to_owned()),
         ("flavor", flavor.to_owned()),
         ("networks", servers::addresses(&records, server)),
-        ("memory limit", memory),
+        ("memory limit", limit(|limits| limits.memory.text())),
+        ("cpu limit", limit(|limits| limits.cpu.text())),
         ("volumes", volumes.join("; ")),
     ]));
     Ok(())

@@ -51,6 +51,8 @@ pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Res
     }
     let left = Leftovers::of(life.init.pid);
     life.init.signal(Signal::KILL);
+    // A stopped server dies only when it goes on. One that was not is not changed by this.
+    let _ = cgroup::freeze(lab, server.id, false);
     if !life.init.wait_gone(KILL_PATIENCE) {
         left.abort_fuse(lab);
         if !life.init.wait_gone(ABORT_PATIENCE) {

@@ -76,7 +76,7 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     mount_bind(&own, &shared).doing(|| format!("bind {}", shared.display()))?;
     bind_program(&root)?;
     kernel_file_systems(&root)?;
-    offer_outside(lab, &root)?;
+    offer_outside(lab, server, &root)?;
     devices(&root)?;
     first_life(&directory, &root, server)?;
     std::env::set_current_dir(&root).doing(|| format!("enter {}", root.display()))?;
@@ -134,8 +134,8 @@ fn bind_program(root: &Path) -> Result<()> {
 }
 
 /// Shows the server's block daemons the way out of its memory limit, where they look for it.
-fn offer_outside(lab: &Lab, root: &Path) -> Result<()> {
-    let Some(procs) = cgroup::outside(lab) else { return Ok(()) };
+fn offer_outside(lab: &Lab, server: &Server, root: &Path) -> Result<()> {
+    let Some(procs) = cgroup::outside(lab, server.id) else { return Ok(()) };
     let target = root.join("run/lockstep/cgroup.procs");
     mkdir(target.parent().unwrap_or(root))?;
     File::create(&target).doing(|| format!("create {}", target.display()))?;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use rustix::process::{Pid, WaitOptions, waitpid};
 use uuid::Uuid;
 
-use crate::catalog::FLAVORS;
+use crate::catalog;
 use crate::cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::events::{self, Kind};
@@ -163,13 +163,13 @@ fn plug_in(
     init: Process,
     mut talk: BufReader<UnixStream>,
 ) -> Result<()> {
-    let memory_mib = FLAVORS.iter().find(|f| f.id == server.flavor).map_or(512, |f| f.memory_mib);
-    let memory = cgroup::confine(lab, server.id, memory_mib, init.pid);
+    cgroup::track(lab, server.id, init.pid);
+    let limits = cgroup::confine(lab, server.id, catalog::flavor_of(server), init.pid);
     expect(&mut talk, "rooted")?;
     fabric::plug(lab, server, init.pid)?;
     fabric::apply_partitions(lab, records)?;
     let supervisor = Process::of(std::process::id() as i32).doing(|| "find myself".into())?;
-    let mut life = Life::new(supervisor, init, memory);
+    let mut life = Life::new(supervisor, init, limits);
     store::ensure(lab, lock)?;
     for (volume, device) in records.volumes_of(server.id) {
         let loop_index = disk::bind(lab, volume)?.0;

@@ -224,7 +224,7 @@ impl TestLab {
     /// Why this system does not limit memory.
     pub fn limit_memory(&self, mib: u64) -> Result<(), String> {
         let name = format!("lockstep-{}", self.name);
-        for (root, file) in [("memory", "memory.limit_in_bytes"), ("", "memory.max")] {
+        for (root, file) in [("memory", "memory.limit_in_bytes"), ("", "server/memory.max")] {
             let directory = PathBuf::from("/sys/fs/cgroup").join(root).join(&name);
             let servers = std::fs::read_dir(&directory).into_iter().flatten().flatten();
             // The lab's block daemons have a place of their own beside the servers'.

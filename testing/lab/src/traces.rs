@@ -3,8 +3,17 @@
 use std::fs;
 
 /// Directories in which a lab's name ends an entry's.
-const DIRECTORIES: &[&str] =
-    &["/run/netns", "/run/lockstep/lab", "/var/lib/lockstep/lab", "/sys/fs/cgroup/memory", "/sys/fs/cgroup"];
+const DIRECTORIES: &[&str] = &[
+    "/run/netns",
+    "/run/lockstep/lab",
+    "/var/lib/lockstep/lab",
+    "/sys/fs/cgroup",
+    "/sys/fs/cgroup/memory",
+    "/sys/fs/cgroup/cpu",
+    "/sys/fs/cgroup/freezer",
+    "/sys/fs/cgroup/systemd",
+    "/sys/fs/cgroup/unified",
+];
 
 /// One line for each trace.
 ///
