@@ -44,7 +44,7 @@ pub fn path(lab: &Lab) -> PathBuf {
 }
 
 /// Nanoseconds since 1970, now.
-fn now_unix_ns() -> u64 {
+pub fn now_unix_ns() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -24,7 +24,7 @@ fn bridge(network: Uuid) -> String {
 }
 
 /// Name of the lab's end of a server's cable.
-fn port(server: Uuid, index: usize) -> String {
+pub fn port(server: Uuid, index: usize) -> String {
     format!("v{:08x}-{index}", server.as_fields().0)
 }
 

@@ -12,7 +12,7 @@ use crate::error::{Doing, Result};
 use crate::init::{self, End};
 use crate::place::Lab;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, inventory, servers, store};
+use crate::{down, fault, inventory, record, servers, store};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -42,6 +42,8 @@ enum Verb {
     /// Break something
     #[command(subcommand)]
     Fault(Fault),
+    /// Record frames, consoles and events into a directory, until a command ends or Ctrl-C
+    Record(record::Order),
     /// Serve the lab's volumes
     #[command(hide = true)]
     Store,
@@ -101,6 +103,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Down { all: true } => Lab::all().iter().map(down::down).fold(Ok(()), Result::and)?,
         Verb::Down { all: false } => down::down(&lab)?,
         Verb::Fault(fault) => break_something(&lab, &fault)?,
+        Verb::Record(order) => return record::run(&lab, order),
         Verb::Store => store::daemon::run(&lab)?,
         Verb::Server { id } => supervisor::run(&lab, id)?,
         Verb::ServerInit { id } => return be_init(&lab, id),

@@ -30,6 +30,7 @@ pub mod partition;
 pub mod place;
 pub mod power;
 pub mod process;
+pub mod record;
 pub mod root;
 pub mod servers;
 pub mod state;
