@@ -210,10 +210,19 @@ pub fn compare(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) ->
     if id(own.0[BITMAP]) == id(peer.bitmap) && id(own.0[BITMAP]) != 0 {
         return (Verdict::SplitBrain, 90);
     }
-    if self_h.iter().any(|h| peer_h.contains(h)) {
+    if self_h.iter().any(|h| peer_h.contains(h)) || share_a_lineage(own, peer) {
         return (Verdict::SplitBrainDistant, 100);
     }
     (Verdict::Unrelated, 100)
+}
+
+/// Whether an older identifier of ours and one of the peer's come from the same generation. Resyncs that began move the
+/// bitmap's identifier on by [`NEW_BITMAP_OFFSET`] and push what was common out of the histories; the lower 48 bits stay.
+/// (Upstream looks at equal histories only, and calls such a pair unrelated: then not even an administrator can solve it.)
+fn share_a_lineage(own: &Generations, peer: &Uuids) -> bool {
+    let lineage = |v: u64| v & (NEW_BITMAP_OFFSET - 1) & !1;
+    let theirs = [peer.bitmap, peer.history[0], peer.history[1]].map(lineage);
+    own.0[BITMAP..].iter().map(|&v| lineage(v)).any(|l| l > JUST_CREATED && theirs.contains(&l))
 }
 
 /// Both are of the same generation.
@@ -327,6 +336,24 @@ mod tests {
                 "the source did nothing"
             );
         }
+    }
+
+    #[test]
+    fn a_split_brain_stays_one_after_resyncs_that_came_to_nothing() {
+        let (common, old) = (0x2222_0000_0000_1110, 0x3333_0000_0000_2220);
+        let mut winner = Generations([0x1111_0000_0000_4440, common, old, JUST_CREATED]);
+        let loser = Generations([0x4444_0000_0000_5550, common, old, JUST_CREATED]);
+        assert_eq!(meet(winner, loser), (Verdict::SplitBrain, Verdict::SplitBrain));
+        for round in 1..4_u64 {
+            // The loser gives up, but leaves before it hears of the resync; the winner goes on alone.
+            winner.begin_sync(0);
+            winner.leave_target(round << 56 | 0x6666_0000_0000, Role::Primary);
+            let distant = (Verdict::SplitBrainDistant, Verdict::SplitBrainDistant);
+            assert_eq!(meet(winner, loser), distant, "after {round}: {winner:x?}");
+        }
+        let stranger = Generations([0x7777_0000_0000_7770, 0x8888_0000_0000_8880, 0, JUST_CREATED]);
+        let fresh = Generations([0x9999_0000_0000_9990, 0xaaaa_0000_0000_aaa0, 0xbbbb_0000_0000_bbb0, 0x10]);
+        assert_eq!(meet(stranger, fresh), (Verdict::Unrelated, Verdict::Unrelated));
     }
 
     #[test]

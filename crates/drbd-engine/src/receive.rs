@@ -397,15 +397,19 @@ impl Resource {
         }
         if matches!(verdict, Verdict::SplitBrain | Verdict::SplitBrainDistant) {
             let peer_discards = peer.flags.0 & drbd_format::wire::UuidFlags::DISCARD_MY_DATA != 0;
+            // Where the bitmaps count from different generations, they do not name everything that differs.
+            let full = verdict == Verdict::SplitBrainDistant;
             verdict = match (discard, peer_discards) {
+                (true, false) if full => Verdict::TargetFull,
                 (true, false) => Verdict::Target,
+                (false, true) if full => Verdict::SourceFull,
                 (false, true) => Verdict::Source,
                 _ => {
                     turn.log(Level::Error, "Split-Brain detected but unresolved, dropping connection!");
                     return None;
                 }
             };
-            let which = if verdict == Verdict::Target { "peer" } else { "this" };
+            let which = if matches!(verdict, Verdict::Target | Verdict::TargetFull) { "peer" } else { "this" };
             turn.log(
                 Level::Warning,
                 format_args!("Split-Brain detected, manually solved. Sync from {which} node"),

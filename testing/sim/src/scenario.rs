@@ -4,7 +4,11 @@ use drbd_engine::event::Order;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 
 use crate::check;
+use crate::node::Node;
 use crate::world::{MS, S, World};
+
+/// The current identifier of a disk that `create-md` has just written.
+const JUST_CREATED: u64 = 4;
 
 /// Something that happens.
 #[derive(Clone, Copy, Debug)]
@@ -353,10 +357,7 @@ impl World {
         let patience = self.plan.patience().as_nanos() as u64;
         for _ in 0..4 {
             self.repair();
-            if self.model.is_none() && self.fault.is_none() {
-                // A failing disk was in the way of the first promotion.
-                self.promote(0, true);
-            }
+            self.begin_again_if_nothing_ever_began();
             if self.fault.is_some() || self.run_until(patience, |w| w.was_in_sync) {
                 break;
             }
@@ -375,6 +376,23 @@ impl World {
         self.run_for(2 * S);
         // Extents that go cold are written down at any time.
         self.run_until(S, |w| w.nodes.iter().all(|n| n.disk.busy() == 0));
+    }
+
+    /// A failing disk was in the way of the first promotion, or lost its superblock at once: an administrator repeats it.
+    fn begin_again_if_nothing_ever_began(&mut self) {
+        let untouched = |n: &Node| n.device().is_some_and(|d| d.uuids[0] == JUST_CREATED);
+        if self.fault.is_some() || self.primary().is_some() || !self.nodes.iter().all(untouched) {
+            return;
+        }
+        if self.work.acked != 0 {
+            let acked = self.work.acked;
+            return self.expect(Err((
+                "an_acknowledged_write_has_a_generation",
+                format!("{acked} writes were acknowledged, and both disks are as just created"),
+            )));
+        }
+        self.model = None;
+        self.promote(0, true);
     }
 
     /// Everything is quiet: what must be equal is, and nothing is left over.
