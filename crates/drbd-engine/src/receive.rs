@@ -409,7 +409,8 @@ impl Resource {
                     return None;
                 }
             };
-            let which = if matches!(verdict, Verdict::Target | Verdict::TargetFull) { "peer" } else { "this" };
+            let which =
+                if matches!(verdict, Verdict::Target | Verdict::TargetFull) { "peer" } else { "this" };
             turn.log(
                 Level::Warning,
                 format_args!("Split-Brain detected, manually solved. Sync from {which} node"),

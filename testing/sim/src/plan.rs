@@ -38,9 +38,11 @@ impl Plan {
     pub fn of(seed: u64) -> Self {
         let mut rng = Rng::new(seed, 1);
         // Seven extents of the activity log are the least that may be configured: more are on a large disk only.
-        let large = rng.chance(6);
-        let disk_bytes =
-            if large { 40 << 20 } else { rng.pick(&[1 << 20, 2 << 20, (3 << 20) + 4096 * 5 + 512, 9 << 20]) };
+        let disk_bytes = match rng.below(200) {
+            0 => 40 << 20,
+            1..8 => 9 << 20,
+            _ => rng.pick(&[192 << 10, 256 << 10, (500 << 10) + 4096 + 512, 1 << 20]),
+        };
         let disk = DiskOptions {
             al_extents: 7,
             c_plan_ahead_ds: rng.pick(&[0, 20]),

@@ -9,12 +9,11 @@ pub fn fill(bytes: &mut [u8], stamp: u64, first_sector: u64) {
         return bytes.fill(0);
     }
     for (sector, content) in (first_sector..).zip(bytes.chunks_exact_mut(SECTOR)) {
-        content[..8].copy_from_slice(&stamp.to_le_bytes());
-        content[8..16].copy_from_slice(&sector.to_le_bytes());
-        let mut filled = 16;
-        while filled < SECTOR {
-            content.copy_within(..filled, filled);
-            filled *= 2;
+        let mut mark = [0; 16];
+        mark[..8].copy_from_slice(&stamp.to_le_bytes());
+        mark[8..].copy_from_slice(&sector.to_le_bytes());
+        for piece in content.chunks_exact_mut(mark.len()) {
+            piece.copy_from_slice(&mark);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::stamp;
 use crate::world::{Event, MS, VOLUME, World};
 
 /// Requests that come at full speed after a start; then it is only a trickle, so that long waits stay cheap.
-const BURST: u64 = 150;
+const BURST: u64 = 100;
 
 /// A request that is not answered.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl World {
         }
         let (low, high) = self.plan.pause_ns;
         let pause = self.work.rng.within(low, high);
-        let pause = if self.work.submitted < BURST { pause } else { pause.max(MS) * 50 };
+        let pause = if self.work.submitted < BURST { pause } else { pause.max(MS) * 500 };
         self.after(pause, Event::Work { generation });
     }
 

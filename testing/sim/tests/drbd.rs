@@ -15,13 +15,13 @@ fn a_seed_replays() {
 /// Seeds that found something once: crossing handshakes, demotion and detaching during a resync, refusals around the
 /// exchange of bitmaps, a full activity log during the first sync, jobs of an earlier resync; cooling while the activity
 /// log is being written, writes in flight when protocol A gets in sync, a mirror of a diskless primary that crashes, a
-/// source that loses its disk before the first block, one that goes on alone while its finished target does, too, and a
-/// primary that gets its disk back alone.
+/// source that loses its disk before the first block, one that goes on alone while its finished target does, too, a
+/// primary that gets its disk back alone, and a split brain whose loser leaves before it hears of the resync.
 #[test]
 fn seeds_that_found_something_hold() {
     for seed in [
         0, 2, 8, 33, 50, 148, 542, 706, 879, 983, 1073, 1390, 1551, 1620, 1841, 1898, 2144, 2773, 2993, 3608,
-        10569,
+        4003, 10569, 11078, 12329,
     ] {
         let outcome = sim::drbd(seed, false);
         assert_eq!(outcome.fault, None, "seed {seed}");
