@@ -1,23 +1,22 @@
 //! Process 1 of a server: makes the server's root and addresses, reaps, and ends it in an orderly way.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, wait};
 
 use crate::error::{Doing, Error, Result};
+use crate::interfaces;
 use crate::mountinfo;
 use crate::place::Lab;
 use crate::power::Leftovers;
 use crate::root;
-use crate::state::{Records, Server};
+use crate::state::Records;
 
 /// Exit status of an init that wants to be booted again.
 pub const REBOOT: u8 = 3;
@@ -72,37 +71,13 @@ pub fn run(lab: &Lab, server_id: uuid::Uuid, supervisor: UnixStream) -> Result<E
     if line != "go\n" {
         return Err(Error::refused("the supervisor gave this boot up"));
     }
-    addresses(&records, server)?;
+    interfaces::set_up(&records, server)?;
     let signals = blocked_signals();
     talk.get_mut().write_all(b"up\n").map_err(told)?;
     drop(talk);
     let end = reap_until_told(&signals);
     go_down();
     Ok(end)
-}
-
-/// Sets every interface up with its address, and the loopback.
-fn addresses(records: &Records, server: &Server) -> Result<()> {
-    let mut script = String::from("link set lo up\n");
-    for (index, nic) in server.nics.iter().enumerate() {
-        let prefix =
-            records.networks.iter().find(|n| n.id == nic.network).map_or(32, |n| n.cidr.prefix_len());
-        let _ = writeln!(
-            script,
-            "addr add {}/{prefix} brd + dev eth{index}\nlink set eth{index} up",
-            nic.address
-        );
-    }
-    let mut ip = Command::new("ip")
-        .args(["-batch", "-"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .doing(|| "run ip in the server".into())?;
-    if let Some(mut stdin) = ip.stdin.take() {
-        stdin.write_all(script.as_bytes()).doing(|| "talk to ip".into())?;
-    }
-    let status = ip.wait().doing(|| "wait for ip".into())?;
-    if status.success() { Ok(()) } else { Err(Error::refused("ip could not set the server's addresses")) }
 }
 
 /// Blocks what init waits for. A blocked signal reaches process 1 even without a handler.

@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use crate::down;
 use crate::error::Result;
+use crate::interfaces;
 use crate::life::Life;
 use crate::place::Lab;
-use crate::servers;
 use crate::state::Records;
 use crate::store;
 use crate::table::render;
@@ -40,7 +40,7 @@ pub fn table() -> Result<String> {
             let life = Life::load(&lab, server.id)?;
             let status = Life::status(life.as_ref()).word().to_owned();
             let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.to_string());
-            let networks = servers::addresses(&records, server);
+            let networks = interfaces::listing(&records, server);
             rows.push(vec![
                 name(),
                 "server".into(),

@@ -9,6 +9,7 @@
 //! Entry points are [`nova`] (as the tutorial types it) and [`lab`] (what a cloud does not offer: faults, an
 //! overview, removal). A server is not a security boundary: root in it is root.
 
+pub mod addresses;
 pub mod catalog;
 pub mod cgroup;
 pub mod disk;
@@ -19,6 +20,7 @@ pub mod events;
 pub mod fabric;
 pub mod fault;
 pub mod init;
+pub mod interfaces;
 pub mod inventory;
 mod lab_command;
 pub mod life;

@@ -10,12 +10,13 @@ use serde_json::json;
 use crate::catalog::{FLAVORS, IMAGES};
 use crate::cgroup::Limits;
 use crate::error::Result;
+use crate::interfaces::Wish;
 use crate::life::Life;
 use crate::place::Lab;
 use crate::servers::{self, Order};
-use crate::state::{Records, Server, Volume, VolumeKind};
+use crate::state::{Network, Records, Server, Volume, VolumeKind};
 use crate::table::{properties, render};
-use crate::{enter, networks, volumes};
+use crate::{enter, interfaces, networks, volumes};
 
 /// Servers, networks and volumes of a lab on this machine
 #[derive(Debug, Parser)]
@@ -38,7 +39,13 @@ struct Listing {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Make a private network
-    NetworkCreate { name: String, cidr: String },
+    NetworkCreate {
+        name: String,
+        cidr: String,
+        /// Addresses beside those, such as fd00:16::/64
+        #[arg(long, value_name = "PREFIX")]
+        cidr_v6: Option<String>,
+    },
     /// List networks
     NetworkList(Listing),
     /// Remove a network that no server is on
@@ -71,9 +78,18 @@ enum Verb {
         image: String,
         #[arg(long)]
         flavor: String,
-        /// net-id=ID[,v4-fixed-ip=ADDRESS]; once for each interface
+        /// net-id=ID[,v4-fixed-ip=ADDRESS][,v6-fixed-ip=ADDRESS]; once for each interface, from eth2 on
         #[arg(long = "nic")]
         nics: Vec<String>,
+        /// Without eth0 on the network public
+        #[arg(long)]
+        no_public: bool,
+        /// Without eth1 on the network private, the service net
+        #[arg(long)]
+        no_service_net: bool,
+        /// Do not slow the public interface down to the flavor's bandwidth
+        #[arg(long)]
+        no_limits: bool,
         /// PATH-IN-THE-SERVER=PATH-HERE; once for each file
         #[arg(long = "file")]
         files: Vec<String>,
@@ -120,13 +136,15 @@ enum Verb {
 pub fn run(nova: Nova) -> Result<ExitCode> {
     let lab = Lab::named(&nova.lab)?;
     match nova.verb {
-        Verb::NetworkCreate { name, cidr } => {
-            let network = networks::create(&lab, &name, &cidr)?;
-            print(&properties(&[
+        Verb::NetworkCreate { name, cidr, cidr_v6 } => {
+            let network = networks::create(&lab, &name, &cidr, cidr_v6.as_deref())?;
+            let mut pairs = vec![
                 ("id", network.id.to_string()),
                 ("label", network.label),
                 ("cidr", network.cidr.to_string()),
-            ]));
+            ];
+            pairs.extend(network.cidr_v6.map(|cidr| ("cidr_v6", cidr.to_string())));
+            print(&properties(&pairs));
         }
         Verb::NetworkList(listing) => network_list(&lab, &listing)?,
         Verb::NetworkDelete { network } => networks::delete(&lab, &network)?,
@@ -146,8 +164,9 @@ pub fn run(nova: Nova) -> Result<ExitCode> {
         }
         Verb::VolumeDetach { server, volume } => volumes::detach(&lab, &server, &volume)?,
         Verb::VolumeDelete { volume } => volumes::delete(&lab, &volume)?,
-        Verb::Boot { image, flavor, nics, files, name } => {
-            let order = Order { image: &image, flavor: &flavor, nics: &nics, files: &files, name: &name };
+        Verb::Boot { image, flavor, nics, no_public, no_service_net, no_limits, files, name } => {
+            let nics = Wish { nics: &nics, no_public, no_service_net };
+            let order = Order { image: &image, flavor: &flavor, nics, no_limits, files: &files, name: &name };
             let server = servers::boot(&lab, &order)?;
             show(&lab, &server, &Listing { json: false })?;
         }
@@ -187,8 +206,11 @@ fn print_listing<T: Serialize>(listing: &Listing, things: &T, header: &[&str], r
 
 fn network_list(lab: &Lab, listing: &Listing) -> Result<()> {
     let networks = Records::load(lab)?.networks;
-    let rows: Vec<_> =
-        networks.iter().map(|n| vec![n.id.to_string(), n.label.clone(), n.cidr.to_string()]).collect();
+    let cidrs = |n: &Network| {
+        let v6 = n.cidr_v6.map(|cidr| format!(", {cidr}"));
+        format!("{}{}", n.cidr, v6.unwrap_or_default())
+    };
+    let rows: Vec<_> = networks.iter().map(|n| vec![n.id.to_string(), n.label.clone(), cidrs(n)]).collect();
     print_listing(listing, &networks, &["ID", "Label", "CIDR"], &rows);
     Ok(())
 }
@@ -248,11 +270,18 @@ fn volume_list(lab: &Lab, listing: &Listing) -> Result<()> {
 fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_json::Value> {
     let life = Life::load(lab, server.id)?;
     let status = Life::status(life.as_ref());
-    let label = |id| records.networks.iter().find(|network| network.id == id).map(|network| &network.label);
+    let label = |id| records.network_by_id(id).map(|network| &network.label);
     let nics: Vec<_> = server
         .nics
         .iter()
-        .map(|nic| json!({ "network": label(nic.network), "address": nic.address, "unplugged": nic.unplugged }))
+        .map(|nic| {
+            json!({
+                "network": label(nic.network),
+                "address": nic.address,
+                "address_v6": nic.address_v6,
+                "unplugged": nic.unplugged,
+            })
+        })
         .collect();
     let volumes: Vec<_> = records
         .volumes_of(server.id)
@@ -281,7 +310,7 @@ fn server_list(lab: &Lab, listing: &Listing) -> Result<()> {
     let mut things = Vec::new();
     for server in &records.servers {
         let status = Life::status(Life::load(lab, server.id)?.as_ref());
-        let addresses = servers::addresses(&records, server);
+        let addresses = interfaces::listing(&records, server);
         rows.push(vec![server.id.to_string(), server.name.clone(), status.word().to_owned(), addresses]);
         things.push(server_json(lab, &records, server)?);
     }
@@ -311,7 +340,7 @@ fn show(lab: &Lab, server: &Server, listing: &Listing) -> Result<()> {
         ("status", Life::status(life.as_ref()).word().to_owned()),
         ("image", image.to_owned()),
         ("flavor", flavor.to_owned()),
-        ("networks", servers::addresses(&records, server)),
+        ("networks", interfaces::listing(&records, server)),
         ("memory limit", limit(|limits| limits.memory.text())),
         ("cpu limit", limit(|limits| limits.cpu.text())),
         ("volumes", volumes.join("; ")),

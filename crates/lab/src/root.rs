@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::net::Ipv4Addr;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -215,7 +216,7 @@ fn first_life(directory: &Path, root: &Path, server: &Server) -> Result<()> {
         mkdir(path.parent().unwrap_or(root))?;
         fs::write(&path, text).doing(|| format!("write {}", path.display()))
     };
-    let own = server.nics.first().map_or("127.0.1.1".to_owned(), |nic| nic.address.to_string());
+    let own = server.own_address().unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
     write("etc/hostname", format!("{}\n", server.name))?;
     write("etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n{own} {}\n", server.name))?;
     mkdir(&root.join("etc/drbd.d"))?;

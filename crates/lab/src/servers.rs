@@ -1,7 +1,6 @@
 //! `nova boot`, `delete`, `reboot`, `start`.
 
 use std::fs;
-use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
@@ -11,11 +10,11 @@ use crate::catalog;
 use crate::error::{Doing, Error, Result};
 use crate::events::{self, Kind};
 use crate::init::End;
+use crate::interfaces::{self, Wish};
 use crate::life::{Life, Status};
-use crate::networks;
 use crate::place::Lab;
 use crate::power;
-use crate::state::{Injected, Nic, Records, Server};
+use crate::state::{Injected, Records, Server};
 use crate::supervisor;
 
 /// Time for an orderly reboot: programs get seconds to end, file systems are written back.
@@ -23,9 +22,6 @@ const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The longest host name that Linux takes (`__NEW_UTS_LEN`) is 64; DNS labels end at 63.
 const NAME_CHARS_MAX: usize = 63;
-
-/// Interfaces of one server.
-const NICS_MAX: usize = 8;
 
 /// Size of a file that `--file` may bring.
 const INJECTED_BYTES_MAX: u64 = 16 << 20;
@@ -37,8 +33,10 @@ pub struct Order<'a> {
     pub image: &'a str,
     /// Number or name.
     pub flavor: &'a str,
-    /// `net-id=ID[,v4-fixed-ip=A]`.
-    pub nics: &'a [String],
+    /// Its interfaces.
+    pub nics: Wish<'a>,
+    /// Lets the public interface be as fast as this machine.
+    pub no_limits: bool,
     /// `DST=SRC`.
     pub files: &'a [String],
     /// Display and host name.
@@ -65,14 +63,15 @@ pub fn boot(lab: &Lab, order: &Order<'_>) -> Result<Server> {
         }
         let id = Uuid::new_v4();
         let (image, flavor, name) = (image.id, flavor.id, order.name.to_owned());
-        let nics = nics(&records, order)?;
+        let nics = interfaces::ordered(&mut records, order.name, &order.nics)?;
         let inject = lab.server_dir(id).join("inject");
         fs::create_dir_all(&inject).doing(|| format!("create {}", inject.display()))?;
         for (index, (_, bytes)) in files.iter().enumerate() {
             fs::write(inject.join(index.to_string()), bytes).doing(|| "keep an injected file".into())?;
         }
         let inject = files.into_iter().map(|(file, _)| file).collect();
-        let server = Server { id, name, image, flavor, nics, inject };
+        let no_limits = order.no_limits;
+        let server = Server { id, name, image, flavor, nics, no_limits, inject };
         records.servers.push(server.clone());
         records.save(lab, &lock)?;
         server
@@ -117,38 +116,6 @@ fn injected(file: &str) -> Result<(Injected, Vec<u8>)> {
         Ok((_, mode, bytes)) => Ok((Injected { path: target.to_owned(), mode }, bytes)),
         Err(error) => refused(format!("{source}: {error}")),
     }
-}
-
-/// The interfaces that were ordered. Two of one server may be on one network.
-fn nics(records: &Records, order: &Order<'_>) -> Result<Vec<Nic>> {
-    if order.nics.len() > NICS_MAX {
-        return Err(Error::refused(format!("boot: {} interfaces, the most is {NICS_MAX}", order.nics.len())));
-    }
-    let mut nics: Vec<Nic> = Vec::new();
-    for nic in order.nics {
-        let (mut network, mut address) = (None, None);
-        for part in nic.split(',') {
-            let mistake = |what: &str| Error::refused(format!("boot: --nic {nic}: {what}"));
-            match part.split_once('=') {
-                Some(("net-id", id)) => network = Some(records.network("boot: --nic", id)?),
-                Some(("v4-fixed-ip", text)) => {
-                    let parsed: std::result::Result<Ipv4Addr, _> = text.parse();
-                    address = Some(parsed.map_err(|_| mistake(&format!("{text:?} is no IPv4 address")))?);
-                }
-                _ => return Err(mistake("write it as net-id=ID[,v4-fixed-ip=ADDRESS]")),
-            }
-        }
-        let network = network.ok_or_else(|| {
-            Error::refused(format!("boot: --nic {nic}: net-id=ID says which network, and is missing"))
-        })?;
-        // Addresses of this very order are taken too.
-        let mut with_ours = records.clone();
-        let (id, name) = (Uuid::nil(), order.name.to_owned());
-        with_ours.servers.push(Server { id, name, image: id, flavor: 0, nics: nics.clone(), inject: vec![] });
-        let address = networks::address(&with_ours, network, order.name, address)?;
-        nics.push(Nic { network: network.id, address, unplugged: false });
-    }
-    Ok(nics)
 }
 
 /// Forgets a server that is off, with its root.
@@ -238,12 +205,4 @@ pub fn power_cut(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
     let server = records.server(verb, wanted)?;
     power::cut(lab, &lock, &records, server)?;
     events::append(lab, Kind::Fault, &["power-cut", &server.name])
-}
-
-/// What `nova list` says of a server's volumes and addresses: `drbd0=172.16.16.4; other=10.0.0.2`.
-pub fn addresses(records: &Records, server: &Server) -> String {
-    let label = |nic: &Nic| records.networks.iter().find(|n| n.id == nic.network).map_or("?", |n| &n.label);
-    let networks: Vec<String> =
-        server.nics.iter().map(|nic| format!("{}={}", label(nic), nic.address)).collect();
-    networks.join("; ")
 }

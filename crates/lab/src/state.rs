@@ -1,16 +1,45 @@
 //! A lab's records: networks, volumes and servers as they were asked for, whether or not they run.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use uuid::{Uuid, uuid};
 
 use crate::error::{Error, Result};
 use crate::place::{Lab, LabLock, read_json, write_json};
 
 const MAGIC: &str = "lockstep-lab";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// Id of the network `public`, the one that it had in the tutorial's cloud.
+pub const PUBLIC: Uuid = Uuid::nil();
+
+/// Id of the network `private`, the tutorial's "service net", as in that cloud.
+pub const SERVICE: Uuid = uuid!("11111111-1111-1111-1111-111111111111");
+
+/// Whose a network is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkKind {
+    /// The cloud's, to the world: every server's eth0 unless it was left out.
+    Public,
+    /// The cloud's own between its servers: every server's eth1 unless it was left out.
+    Service,
+    /// A user's.
+    Tenant,
+}
+
+impl NetworkKind {
+    /// What the network of this id is.
+    pub fn of(id: Uuid) -> Self {
+        match id {
+            PUBLIC => Self::Public,
+            SERVICE => Self::Service,
+            _ => Self::Tenant,
+        }
+    }
+}
 
 /// A layer-2 segment.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -21,6 +50,8 @@ pub struct Network {
     pub label: String,
     /// Addresses that servers on it get.
     pub cidr: Ipv4Net,
+    /// IPv6 addresses that they get beside those; none if the network has only IPv4.
+    pub cidr_v6: Option<Ipv6Net>,
 }
 
 /// How a volume's bytes are kept, and what a power cut does to them.
@@ -91,6 +122,8 @@ pub struct Nic {
     pub network: Uuid,
     /// Its address.
     pub address: Ipv4Addr,
+    /// Its IPv6 address, if the network has a prefix.
+    pub address_v6: Option<Ipv6Addr>,
     /// Whether its cable was pulled (`lockstep lab fault link-down`).
     pub unplugged: bool,
 }
@@ -117,8 +150,19 @@ pub struct Server {
     pub flavor: u32,
     /// Interfaces, eth0 first.
     pub nics: Vec<Nic>,
+    /// Whether its public interface is as fast as this machine (`boot --no-limits`), not as its flavor says.
+    pub no_limits: bool,
     /// Files to write in its first life, in order; file `n` lies in `inject/n`.
     pub inject: Vec<Injected>,
+}
+
+impl Server {
+    /// The address that its own name stands for inside: on a user's network if it is on one, since clusters find
+    /// each other by names.
+    pub fn own_address(&self) -> Option<Ipv4Addr> {
+        let tenants = self.nics.iter().find(|nic| NetworkKind::of(nic.network) == NetworkKind::Tenant);
+        tenants.or(self.nics.first()).map(|nic| nic.address)
+    }
 }
 
 /// Everything a lab was asked for.
@@ -246,6 +290,11 @@ impl Records {
             let attachment = volume.attachment.as_ref().filter(|a| a.server == server)?;
             Some((volume, attachment.device.as_str()))
         })
+    }
+
+    /// The network of this id, which a record refers to.
+    pub fn network_by_id(&self, id: Uuid) -> Option<&Network> {
+        self.networks.iter().find(|network| network.id == id)
     }
 
     /// The server of this id, which a record refers to.

@@ -42,7 +42,9 @@ impl Lab {
         let network = lab.id_of("network-list", "drbd0")?;
         for server in ["drbd0", "drbd1"] {
             let nic = format!("net-id={network}");
-            lab.nova(&["boot", "--image", &lab.image()?, "--flavor", "2", "--nic", &nic, server])?;
+            let boot = ["boot", "--image", &lab.image()?, "--flavor", "2"];
+            let network = ["--no-public", "--no-service-net", "--nic", &nic, server];
+            lab.nova(&[&boot[..], &network].concat())?;
             let mut volumes = vec![(server, "/dev/xvdb")];
             if server == "drbd0" {
                 volumes.push(("alone", "/dev/xvdc"));

@@ -142,14 +142,15 @@ impl TestLab {
         self.lab(&[&["fault"], words].concat());
     }
 
-    /// Boots a server of 512 MB with one interface for each of these networks.
+    /// Boots a server of 512 MB with one interface for each of these networks, and no others.
     ///
     /// # Panics
     /// If it does not come up.
     #[track_caller]
     pub fn boot(&self, name: &str, networks: &[&str]) {
         let nics: Vec<String> = networks.iter().map(|network| format!("net-id={network}")).collect();
-        let mut words = vec!["boot", "--image", "This system", "--flavor", "2"];
+        let mut words =
+            vec!["boot", "--image", "This system", "--flavor", "2", "--no-public", "--no-service-net"];
         for nic in &nics {
             words.extend(["--nic", nic]);
         }
