@@ -2,6 +2,7 @@
 
 use uuid::{Uuid, uuid};
 
+use crate::era::{self, Distribution};
 use crate::error::{Error, Result};
 use crate::state::Server;
 
@@ -14,6 +15,8 @@ pub struct Image {
     pub name: &'static str,
     /// Value of `LOCKSTEP_ERA` in servers of this image; none leaves it unset.
     pub era: Option<&'static str>,
+    /// The distribution whose commands and files servers of this image have beside the host's.
+    pub distribution: Option<&'static Distribution>,
 }
 
 /// Every image. All of them are this system's own root; two speak the tutorial's texts.
@@ -22,9 +25,20 @@ pub const IMAGES: &[Image] = &[
         id: uuid!("5cebb13a-f783-4f8c-8058-c4182c724ccd"),
         name: "Ubuntu 12.04 LTS (Precise Pangolin)",
         era: Some("2013"),
+        distribution: Some(&era::UBUNTU),
     },
-    Image { id: uuid!("c195ef3b-9195-4474-b6f7-16e5bd86acd0"), name: "CentOS 6.3", era: Some("2013") },
-    Image { id: uuid!("6c6f636b-7374-4570-8000-000000000001"), name: "This system", era: None },
+    Image {
+        id: uuid!("c195ef3b-9195-4474-b6f7-16e5bd86acd0"),
+        name: "CentOS 6.3",
+        era: Some("2013"),
+        distribution: Some(&era::CENTOS),
+    },
+    Image {
+        id: uuid!("6c6f636b-7374-4570-8000-000000000001"),
+        name: "This system",
+        era: None,
+        distribution: None,
+    },
 ];
 
 /// A size of server.

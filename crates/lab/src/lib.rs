@@ -15,6 +15,7 @@ pub mod cgroup;
 pub mod disk;
 pub mod down;
 pub mod enter;
+pub mod era;
 pub mod error;
 pub mod events;
 pub mod fabric;

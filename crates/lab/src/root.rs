@@ -17,6 +17,7 @@ use rustix::mount::{
 
 use crate::catalog;
 use crate::cgroup;
+use crate::era;
 use crate::error::{Doing, Result};
 use crate::mountinfo;
 use crate::place::{Lab, STATE_ROOT};
@@ -37,10 +38,6 @@ const LOOP_DEVICES: u32 = 256;
 
 /// Words that end a server, and the scripts of that name in it.
 const POWER_WORDS: &[&str] = &["reboot", "poweroff", "halt", "shutdown"];
-
-/// What the tutorial's distributions had for its lines to call, in servers of its images.
-const ERA_SCRIPTS: &[(&str, &str)] =
-    &[("apt-get", include_str!("era/apt-get")), ("service", include_str!("era/service"))];
 
 fn mkdir(path: &Path) -> Result<()> {
     fs::create_dir_all(path).doing(|| format!("create {}", path.display()))
@@ -228,6 +225,9 @@ fn first_life(directory: &Path, root: &Path, server: &Server) -> Result<()> {
         let sections = "global {\n\tusage-count no;\n}\n\ncommon {\n\tprotocol C;\n\n\tsyncer {\n\t}\n}\n";
         write("etc/drbd.d/global_common.conf", sections.to_owned())?;
     }
+    for (path, text) in image(server).and_then(|image| image.distribution).map_or(&[][..], |d| d.files) {
+        write(path, (*text).to_owned())?;
+    }
     for (index, file) in server.inject.iter().enumerate() {
         inject(&directory.join("inject").join(index.to_string()), root, &file.path, file.mode)?;
     }
@@ -258,6 +258,10 @@ fn inject(source: &Path, root: &Path, inside: &str, mode: u32) -> Result<()> {
 /// Puts Lockstep's names before the host's programs: the program tells which names it has (`lockstep --names`,
 /// lines of a name and the directory below an installation's prefix), and mount(8) looks in /sbin only.
 fn links(server: &Server) -> Result<()> {
+    // First: what Lockstep itself has replaces what only says that it has not.
+    if let Some(image) = image(server) {
+        era::programs(image, |path, text| script(&Path::new("/").join(path), text))?;
+    }
     let listing = Command::new(PROGRAM).arg("--names").output().doing(|| format!("run {PROGRAM} --names"))?;
     for line in String::from_utf8_lossy(&listing.stdout).lines() {
         let Some((name, directory)) = line.split_once(' ') else { continue };
@@ -273,18 +277,26 @@ fn links(server: &Server) -> Result<()> {
         }
     }
     for word in POWER_WORDS {
-        script(word, &format!("#!/bin/sh\nexec {PROGRAM} lab server-power {word} \"$@\"\n"))?;
+        let path = Path::new("/usr/local/sbin").join(word);
+        script(&path, &format!("#!/bin/sh\nexec {PROGRAM} lab server-power {word} \"$@\"\n"))?;
     }
-    let era = catalog::IMAGES.iter().find(|image| image.id == server.image).and_then(|image| image.era);
-    era.map_or(Ok(()), |_| ERA_SCRIPTS.iter().try_for_each(|(name, text)| script(name, text)))
+    Ok(())
+}
+
+/// The image that the server was booted from.
+fn image(server: &Server) -> Option<&'static catalog::Image> {
+    catalog::IMAGES.iter().find(|image| image.id == server.image)
 }
 
 /// Writes a program of the server's own, found before the host's of that name.
-fn script(name: &str, text: &str) -> Result<()> {
-    let path = Path::new("/usr/local/sbin").join(name);
-    mkdir(Path::new("/usr/local/sbin"))?;
-    fs::write(&path, text)
-        .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+fn script(path: &Path, text: &str) -> Result<()> {
+    mkdir(path.parent().unwrap_or(Path::new("/")))?;
+    // Never through a link: it may lead to this very program, which is the host's.
+    if fs::symlink_metadata(path).is_ok_and(|there| there.is_symlink()) {
+        fs::remove_file(path).doing(|| format!("replace {}", path.display()))?;
+    }
+    fs::write(path, text)
+        .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
         .doing(|| format!("write {}", path.display()))
 }
 
