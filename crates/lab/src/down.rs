@@ -16,6 +16,7 @@ use crate::cgroup;
 use crate::disk;
 use crate::error::{Doing, Error, Result};
 use crate::fabric;
+use crate::fault::server::Fall;
 use crate::life::{Life, Status};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo;
@@ -48,7 +49,7 @@ pub fn down(lab: &Lab) -> Result<()> {
     for server in &records.servers {
         let life = Life::load(lab, server.id).unwrap_or_default();
         if Life::status(life.as_ref()) != Status::Shutoff {
-            note(power::cut(lab, &lock, &records, server));
+            note(power::end(lab, &lock, &records, server, Fall::PowerCut));
         }
     }
     for process in processes(lab) {

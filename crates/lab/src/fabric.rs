@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::error::{Doing, Error, Result};
 use crate::place::{Lab, NETNS_ROOT};
-use crate::state::{Network, Records, Server};
+use crate::state::{Network, Records, Server, Silence};
 
 /// A bridge without ports: frames redirected to it are gone.
 const VOID: &str = "void";
@@ -66,8 +66,11 @@ fn ip(words: &[&str]) -> Result<String> {
     Err(Error::refused(format!("ip {}: {}", words.join(" "), said.trim())))
 }
 
-/// Names of the links in the fabric.
+/// Names of the links in the fabric; none if there is no fabric.
 fn links(lab: &Lab) -> Result<BTreeSet<String>> {
+    if !Path::new(NETNS_ROOT).join(lab.fabric()).exists() {
+        return Ok(BTreeSet::new());
+    }
     let listing = ip(&["-n", &lab.fabric(), "-brief", "link", "show"])?;
     Ok(listing
         .lines()
@@ -90,11 +93,12 @@ pub fn ensure<'a>(lab: &Lab, networks: impl Iterator<Item = &'a Network>) -> Res
     if !there.contains(VOID) {
         let _ = writeln!(script, "link add {VOID} type bridge\nlink set {VOID} up\nlink set lo up");
     }
-    for bridge in networks.map(|network| bridge(network.id)).filter(|bridge| !there.contains(bridge)) {
+    for network in networks.filter(|network| !there.contains(&bridge(network.id))) {
+        let (bridge, state) = (bridge(network.id), if network.cut { "down" } else { "up" });
         // No forwarding delay: a port passes frames at once. No snooping: multicast reaches everybody.
         let _ = writeln!(
             script,
-            "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {bridge} up"
+            "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {bridge} {state}"
         );
     }
     if script.is_empty() { Ok(()) } else { batch("ip", &fabric, &script) }
@@ -123,9 +127,6 @@ pub fn plug(lab: &Lab, server: &Server, pid: i32) -> Result<()> {
 /// # Errors
 /// What `ip` says.
 pub fn unplug(lab: &Lab, server: &Server) -> Result<()> {
-    if !Path::new(NETNS_ROOT).join(lab.fabric()).exists() {
-        return Ok(());
-    }
     let there = links(lab)?;
     let script: String = (0..server.nics.len())
         .map(|index| port(server.id, index))
@@ -166,7 +167,7 @@ pub fn apply_partitions(lab: &Lab, records: &Records) -> Result<()> {
             // Fails where nothing was partitioned before.
             let _ = batch("tc", &lab.fabric(), &format!("qdisc del dev {port} clsact\n"));
             let mut script = String::new();
-            for sender in records.servers.iter().filter(|sender| apart(records, sender.id, receiver.id)) {
+            for sender in records.servers.iter().filter(|sender| silent(records, sender.id, receiver.id)) {
                 let on_network = sender.nics.iter().enumerate().filter(|(_, n)| n.network == nic.network);
                 for (index, _) in on_network {
                     let _ = writeln!(
@@ -185,8 +186,25 @@ pub fn apply_partitions(lab: &Lab, records: &Records) -> Result<()> {
     Ok(())
 }
 
-fn apart(records: &Records, a: Uuid, b: Uuid) -> bool {
-    records.partitions.iter().any(|&pair| pair == (a, b) || pair == (b, a))
+/// Whether a server does not hear another.
+fn silent(records: &Records, from: Uuid, to: Uuid) -> bool {
+    records.silences.contains(&Silence { from, to })
+}
+
+/// Makes the bridges of cut networks, and no others, pass no frames.
+///
+/// # Errors
+/// What `ip` says.
+pub fn apply_cuts(lab: &Lab, records: &Records) -> Result<()> {
+    let there = links(lab)?;
+    let script: String = records
+        .networks
+        .iter()
+        .map(|network| (bridge(network.id), if network.cut { "down" } else { "up" }))
+        .filter(|(bridge, _)| there.contains(bridge))
+        .map(|(bridge, state)| format!("link set {bridge} {state}\n"))
+        .collect();
+    if script.is_empty() { Ok(()) } else { batch("ip", &lab.fabric(), &script) }
 }
 
 /// Removes a network's bridge.
@@ -195,7 +213,7 @@ fn apart(records: &Records, a: Uuid, b: Uuid) -> bool {
 /// What `ip` says.
 pub fn remove_bridge(lab: &Lab, network: Uuid) -> Result<()> {
     let bridge = bridge(network);
-    if Path::new(NETNS_ROOT).join(lab.fabric()).exists() && links(lab)?.contains(&bridge) {
+    if links(lab)?.contains(&bridge) {
         batch("ip", &lab.fabric(), &format!("link del {bridge}\n"))?;
     }
     Ok(())

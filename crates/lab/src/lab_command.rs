@@ -9,10 +9,11 @@ use clap::{Parser, Subcommand};
 use uuid::Uuid;
 
 use crate::error::{Doing, Result};
+use crate::fault::command::FaultCommand;
 use crate::init::{self, End};
 use crate::place::Lab;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, inventory, record, servers, store};
+use crate::{down, fault, inventory, record, store};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -68,26 +69,6 @@ enum Verb {
     },
 }
 
-#[derive(Debug, Subcommand)]
-enum Fault {
-    /// Cut a server's power; it stays off
-    PowerCut { server: String },
-    /// Boot a server whose power was cut
-    PowerOn { server: String },
-    /// Pull a server's cables, all or the one to a network
-    LinkDown { server: String, network: Option<String> },
-    /// Plug them in again
-    LinkUp { server: String, network: Option<String> },
-    /// Let two servers no longer hear each other
-    Partition { server: String, other: String },
-    /// End all partitions, or the one between two servers
-    Heal {
-        #[arg(requires = "other")]
-        server: Option<String>,
-        other: Option<String>,
-    },
-}
-
 /// Runs one command of `lockstep lab`.
 ///
 /// # Errors
@@ -115,17 +96,6 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
 /// Writes to stdout; a reader that has gone away is no fault of ours.
 fn print(text: &str) {
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-fn break_something(lab: &Lab, fault: &Fault) -> Result<()> {
-    match fault {
-        Fault::PowerCut { server } => servers::power_cut(lab, "fault power-cut", server),
-        Fault::PowerOn { server } => servers::start(lab, "fault power-on", server),
-        Fault::LinkDown { server, network } => fault::set_link(lab, server, network.as_deref(), false),
-        Fault::LinkUp { server, network } => fault::set_link(lab, server, network.as_deref(), true),
-        Fault::Partition { server, other } => fault::partition(lab, server, other),
-        Fault::Heal { server, other } => fault::heal(lab, server.as_deref().zip(other.as_deref())),
-    }
 }
 
 /// Process 1 tells its supervisor why it gives up, if it does.

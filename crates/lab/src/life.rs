@@ -35,6 +35,8 @@ pub struct Life {
     pub init: Process,
     /// Whether it has booted: addresses set, devices there.
     pub up: bool,
+    /// Whether its processes are stopped (`lockstep lab fault pause`).
+    pub paused: bool,
     /// The volumes it has now.
     pub disks: Vec<Disk>,
     /// What became of its flavor.
@@ -71,7 +73,16 @@ fn path(lab: &Lab, server: Uuid) -> PathBuf {
 impl Life {
     /// A life that begins.
     pub fn new(supervisor: Process, init: Process, limits: Limits) -> Self {
-        Self { magic: MAGIC.into(), version: VERSION, supervisor, init, up: false, disks: Vec::new(), limits }
+        Self {
+            magic: MAGIC.into(),
+            version: VERSION,
+            supervisor,
+            init,
+            up: false,
+            paused: false,
+            disks: Vec::new(),
+            limits,
+        }
     }
 
     /// The server's life as recorded, which may have ended since; none after an orderly end.

@@ -1,4 +1,4 @@
-//! Power cuts, and what is left of a server when it is off.
+//! A server's end that nobody announced, and what is left of a server when it is off.
 //!
 //! A power cut is not a SIGKILL: the kernel outlives the server and would write its page cache back. So the
 //! volumes stop taking writes first, then the server is killed, then its loop devices go with their page
@@ -15,6 +15,7 @@ use crate::cgroup;
 use crate::disk;
 use crate::error::{Error, Result};
 use crate::fabric;
+use crate::fault::server::Fall;
 use crate::life::{Life, Status};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo::{self, Mount};
@@ -31,20 +32,21 @@ const REAP_PATIENCE: Duration = Duration::from_millis(500);
 /// Time after that for the killed processes.
 const ABORT_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Cuts the power of a running server. It stays off.
+/// Ends a running server without telling it. It stays off.
 ///
 /// # Errors
 /// It is off already, or something of it could not be stopped; then its volumes stay cut.
-pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Result<()> {
+pub fn end(lab: &Lab, lock: &LabLock, records: &Records, server: &Server, fall: Fall) -> Result<()> {
     let life = Life::load(lab, server.id)?.filter(|life| Life::status(Some(life)) != Status::Shutoff);
     let Some(life) = life else {
         return Err(Error::refused(format!("server {} is off already", server.name)));
     };
     if !life.init.is_alive() {
         // Between two lives: we have the lock that its supervisor needs for the next one.
-        return end(lab, lock, records, server, &life);
+        return bury(lab, lock, records, server, &life);
     }
-    for (volume, _) in records.volumes_of(server.id) {
+    let volumes = records.volumes_of(server.id).filter(|_| fall == Fall::PowerCut);
+    for (volume, _) in volumes {
         if let Some(disk) = life.disks.iter().find(|disk| disk.volume == volume.id) {
             disk::cut(lab, &life, volume, disk)?;
         }
@@ -63,11 +65,11 @@ pub fn cut(lab: &Lab, lock: &LabLock, records: &Records, server: &Server) -> Res
         }
     }
     left.clear()?;
-    end(lab, lock, records, server, &life)
+    bury(lab, lock, records, server, &life)
 }
 
 /// The last of a server whose init is dead: nobody may boot it again, nothing may be left.
-fn end(lab: &Lab, lock: &LabLock, records: &Records, server: &Server, life: &Life) -> Result<()> {
+fn bury(lab: &Lab, lock: &LabLock, records: &Records, server: &Server, life: &Life) -> Result<()> {
     // It reaps init and ends by itself, unless it wants to boot the server again.
     if !life.supervisor.wait_gone(REAP_PATIENCE) {
         life.supervisor.signal(Signal::KILL);

@@ -151,6 +151,16 @@ fn boot(lab: &Lab, lock: &LabLock, server_id: Uuid) -> Result<Process> {
             Pid::from_raw(pid).map(|pid| rustix::process::kill_process(pid, rustix::process::Signal::KILL));
         let _ = waitpid(Pid::from_raw(pid), WaitOptions::empty());
         power::clean_up(lab, server, &records)?;
+        return booted;
+    }
+    if server.fallen.is_some() {
+        let mut records = records.clone();
+        records
+            .servers
+            .iter_mut()
+            .filter(|other| other.id == server_id)
+            .for_each(|other| other.fallen = None);
+        records.save(lab, lock)?;
     }
     booted
 }

@@ -1,0 +1,146 @@
+//! The words after `lockstep lab fault`: the one definition that the command line and scenarios are read by.
+
+use clap::{Args, Subcommand};
+
+use super::server::Fall;
+use super::{heal, link, list, network, server};
+use crate::error::Result;
+use crate::place::Lab;
+use crate::servers;
+
+/// The command line.
+#[derive(Debug, Args)]
+pub struct FaultCommand {
+    /// Print as JSON what is in force afterwards
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    fault: Fault,
+}
+
+/// One fault, or what undoes some.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Fault {
+    /// Cut a server's power: what its volumes had not been told to flush is lost. It stays off
+    PowerCut {
+        /// Name or id
+        server: String,
+    },
+    /// Boot a server that is off
+    PowerOn {
+        /// Name or id
+        server: String,
+    },
+    /// Kill a server's process 1, and with it all others. The kernel still writes back what they wrote. It stays off
+    Kill {
+        /// Name or id
+        server: String,
+    },
+    /// Stop every process of a server where it is
+    Pause {
+        /// Name or id
+        server: String,
+    },
+    /// Let them go on
+    Resume {
+        /// Name or id
+        server: String,
+    },
+    /// Pull a server's cables, all or those to one network; it sees its carrier go
+    LinkDown {
+        /// Whose, and to which network
+        #[arg(value_name = "SERVER[:NETWORK]")]
+        cables: String,
+        /// The network, as a word of its own
+        #[arg(hide = true)]
+        network: Option<String>,
+    },
+    /// Plug them in again
+    LinkUp {
+        /// Whose, and to which network
+        #[arg(value_name = "SERVER[:NETWORK]")]
+        cables: String,
+        /// The network, as a word of its own
+        #[arg(hide = true)]
+        network: Option<String>,
+    },
+    /// Let two servers no longer hear each other, on any network
+    Partition {
+        /// Name or id
+        server: String,
+        /// Name or id
+        other: String,
+        /// OTHER does not hear SERVER; SERVER still hears OTHER
+        #[arg(long)]
+        one_way: bool,
+    },
+    /// Let a network pass no more frames, between whichever servers
+    Cut {
+        /// Name or id
+        network: String,
+    },
+    /// Let it pass frames again
+    Mend {
+        /// Name or id
+        network: String,
+    },
+    /// List the faults that are in force
+    List,
+    /// End all partitions, or those between two servers, or with --all every fault
+    Heal {
+        /// Name or id
+        #[arg(requires = "other")]
+        server: Option<String>,
+        /// Name or id
+        other: Option<String>,
+        /// Every fault there is; servers that a fault ended are booted
+        #[arg(long, conflicts_with = "server")]
+        all: bool,
+    },
+}
+
+impl Fault {
+    /// Does it, and gives what a person should be told.
+    ///
+    /// # Errors
+    /// What was refused; then nothing has changed.
+    pub fn run(&self, lab: &Lab) -> Result<String> {
+        match self {
+            Self::PowerCut { server } => server::fell(lab, Fall::PowerCut, "fault power-cut", server)?,
+            Self::PowerOn { server } => servers::start(lab, "fault power-on", server)?,
+            Self::Kill { server } => server::fell(lab, Fall::Kill, "fault kill", server)?,
+            Self::Pause { server } => server::set_paused(lab, server, true)?,
+            Self::Resume { server } => server::set_paused(lab, server, false)?,
+            Self::LinkDown { cables, network } => link::set(lab, &joined(cables, network.as_deref()), false)?,
+            Self::LinkUp { cables, network } => link::set(lab, &joined(cables, network.as_deref()), true)?,
+            Self::Partition { server, other, one_way } => network::partition(lab, server, other, *one_way)?,
+            Self::Cut { network } => network::set_cut(lab, network, true)?,
+            Self::Mend { network } => network::set_cut(lab, network, false)?,
+            Self::List => return Ok(list::text(&list::in_force(lab)?)),
+            Self::Heal { all: true, .. } => {
+                return Ok(heal::all(lab)?.iter().map(|name| format!("booted server {name}\n")).collect());
+            }
+            Self::Heal { server, other, all: false } => {
+                heal::partitions(lab, server.as_deref().zip(other.as_deref()))?;
+            }
+        }
+        Ok(String::new())
+    }
+}
+
+/// `SERVER NETWORK` is `SERVER:NETWORK`.
+fn joined(server: &str, network: Option<&str>) -> String {
+    network.map_or_else(|| server.to_owned(), |network| format!("{server}:{network}"))
+}
+
+/// Runs one command of `lockstep lab fault`, and gives what to print.
+///
+/// # Errors
+/// What was refused.
+pub fn run(lab: &Lab, command: &FaultCommand) -> Result<String> {
+    let said = command.fault.run(lab)?;
+    if !command.json {
+        return Ok(said);
+    }
+    Ok(list::json(&list::in_force(lab)?))
+}

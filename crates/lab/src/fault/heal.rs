@@ -1,0 +1,71 @@
+//! `lockstep lab fault heal`: the undoing of faults.
+
+use crate::cgroup;
+use crate::error::Result;
+use crate::events::{self, Kind};
+use crate::fabric;
+use crate::life::{Life, Status};
+use crate::place::Lab;
+use crate::state::Records;
+use crate::supervisor;
+
+/// Ends every partition, or those of the two servers named.
+///
+/// # Errors
+/// No such servers.
+pub fn partitions(lab: &Lab, between: Option<(&str, &str)>) -> Result<()> {
+    let lock = lab.lock()?;
+    let mut records = Records::load(lab)?;
+    match between {
+        Some((a, b)) => {
+            let (a, b) = (records.server("fault heal", a)?.id, records.server("fault heal", b)?.id);
+            records.silences.retain(|silence| !silence.is_between(a, b));
+        }
+        None => records.silences.clear(),
+    }
+    fabric::apply_partitions(lab, &records)?;
+    records.save(lab, &lock)?;
+    let words = ["heal"].into_iter().chain(between.into_iter().flat_map(|(a, b)| [a, b]));
+    events::append(lab, Kind::Heal, &words.collect::<Vec<_>>())
+}
+
+/// Undoes every fault, and boots the servers that a fault ended. Gives the names of those.
+///
+/// # Errors
+/// The first thing that could not be undone; all else is.
+pub fn all(lab: &Lab) -> Result<Vec<String>> {
+    let fallen = {
+        let lock = lab.lock()?;
+        let mut records = Records::load(lab)?;
+        records.silences.clear();
+        records.networks.iter_mut().for_each(|network| network.cut = false);
+        let mut done = fabric::apply_partitions(lab, &records).and(fabric::apply_cuts(lab, &records));
+        for server in &mut records.servers {
+            let life = Life::running(lab, server.id)?;
+            let running = life.is_some();
+            if let Some(mut life) = life.filter(|life| life.paused) {
+                life.paused = false;
+                done = done.and(cgroup::freeze(lab, server.id, false));
+                done = done.and(life.save(lab, server.id, &lock));
+            }
+            for (index, nic) in server.nics.iter_mut().enumerate().filter(|(_, nic)| nic.unplugged) {
+                nic.unplugged = false;
+                if running {
+                    done = done.and(fabric::set_carrier(lab, server.id, index, true));
+                }
+            }
+        }
+        records.save(lab, &lock)?;
+        done?;
+        records.servers.into_iter().filter(|server| server.fallen.is_some()).collect::<Vec<_>>()
+    };
+    let mut booted = Vec::new();
+    for server in fallen {
+        if Life::status(Life::load(lab, server.id)?.as_ref()) == Status::Shutoff {
+            supervisor::start(lab, &server)?;
+            booted.push(server.name);
+        }
+    }
+    events::append(lab, Kind::Heal, &["heal", "--all"])?;
+    Ok(booted)
+}

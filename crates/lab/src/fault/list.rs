@@ -1,0 +1,93 @@
+//! `lockstep lab fault list`: what is in force.
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::life::Life;
+use crate::place::Lab;
+use crate::state::{Records, Server};
+use crate::table;
+
+/// One fault that is in force.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct InForce {
+    /// The words after `lockstep lab fault` that bring it about.
+    pub words: Vec<String>,
+    /// What that means now, in a sentence.
+    pub meaning: String,
+}
+
+impl InForce {
+    /// From its words and its meaning.
+    pub fn new<W: Into<String>>(words: impl IntoIterator<Item = W>, meaning: String) -> Self {
+        Self { words: words.into_iter().map(Into::into).collect(), meaning }
+    }
+}
+
+/// Every fault of the lab that is in force.
+///
+/// # Errors
+/// Records that cannot be read.
+pub fn in_force(lab: &Lab) -> Result<Vec<InForce>> {
+    let records = Records::load(lab)?;
+    let mut all = Vec::new();
+    for network in records.networks.iter().filter(|network| network.cut) {
+        let label = &network.label;
+        all.push(InForce::new(["cut", label], format!("no frame passes network {label}")));
+    }
+    all.extend(partitions(&records));
+    for server in &records.servers {
+        let paused = Life::running(lab, server.id)?.is_some_and(|life| life.paused);
+        all.extend(of_server(&records, server, paused));
+    }
+    Ok(all)
+}
+
+fn partitions(records: &Records) -> Vec<InForce> {
+    let name = |id| records.server_by_id(id).map_or("?", |server| &server.name);
+    let mut all = Vec::new();
+    for silence in &records.silences {
+        let (a, b) = (name(silence.from), name(silence.to));
+        if !records.silences.contains(&silence.back()) {
+            all.push(InForce::new(["partition", a, b, "--one-way"], format!("{b} does not hear {a}")));
+        } else if silence.from < silence.to {
+            all.push(InForce::new(["partition", a, b], format!("{a} and {b} do not hear each other")));
+        }
+    }
+    all
+}
+
+fn of_server(records: &Records, server: &Server, paused: bool) -> Vec<InForce> {
+    let name = &server.name;
+    let mut all = Vec::new();
+    if let Some(fall) = server.fallen {
+        all.push(InForce::new([fall.word(), name], format!("server {name} is off")));
+    }
+    if paused {
+        all.push(InForce::new(["pause", name], format!("no process of server {name} runs")));
+    }
+    for (index, nic) in server.nics.iter().enumerate() {
+        let label = records.networks.iter().find(|n| n.id == nic.network).map_or("?", |n| &n.label);
+        let cable = format!("{name}:{label}");
+        if nic.unplugged {
+            let meaning = format!("the cable of eth{index} of {name} is pulled");
+            all.push(InForce::new(["link-down", &cable], meaning));
+        }
+    }
+    all
+}
+
+/// As a table for people; nothing but a word if all is well.
+pub fn text(all: &[InForce]) -> String {
+    if all.is_empty() {
+        return "no fault is in force\n".to_owned();
+    }
+    let rows: Vec<Vec<String>> =
+        all.iter().map(|fault| vec![fault.words.join(" "), fault.meaning.clone()]).collect();
+    table::render(&["Fault", "In force"], &rows)
+}
+
+/// As JSON for programs.
+pub fn json(all: &[InForce]) -> String {
+    serde_json::to_string_pretty(all).unwrap_or_default() + "\n"
+}

@@ -1,0 +1,168 @@
+//! Faults of servers and networks: what each breaks, what it leaves alone, and that healing ends it.
+
+use std::time::Duration;
+
+use testing_lab::{TestLab, can_run};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Two servers, `a` at 10.1.0.2 and `b` at 10.1.0.3, on the network `net`.
+fn pair(test: &str) -> TestLab {
+    let lab = TestLab::new(test);
+    lab.nova(&["network-create", "net", "10.1.0.0/24"]);
+    lab.boot("a", &["net"]);
+    lab.boot("b", &["net"]);
+    lab
+}
+
+/// The faults in force, as the words that bring each about.
+#[track_caller]
+fn in_force(lab: &TestLab) -> Vec<String> {
+    let list: serde_json::Value = serde_json::from_str(&lab.lab(&["fault", "list", "--json"])).expect("JSON");
+    let faults = list.as_array().expect("a list").iter();
+    let words = |fault: &serde_json::Value| {
+        let words = fault["words"].as_array().expect("words").iter();
+        words.map(|word| word.as_str().expect("text")).collect::<Vec<_>>().join(" ")
+    };
+    faults.map(words).collect()
+}
+
+/// Whether `b` gets what `a` sends, whatever becomes of answers: `b` counts the bytes that come in.
+fn reaches(lab: &TestLab) -> bool {
+    const BYTES: u64 = 20 << 10;
+    let came = || {
+        let count = lab.inside("b", "cat /sys/class/net/eth0/statistics/rx_bytes");
+        count.trim().parse::<u64>().expect("a number")
+    };
+    let before = came();
+    // The neighbour is known, so that nobody has to answer.
+    lab.inside(
+        "a",
+        "ip neigh replace 10.1.0.3 lladdr $(cat /root/b) dev eth0; for i in $(seq 20); do \
+         head -c 1024 /dev/zero | bash -c 'cat > /dev/udp/10.1.0.3/7'; done",
+    );
+    came() - before >= BYTES
+}
+
+#[test]
+fn silence_one_way_and_both() {
+    if !can_run("silence_one_way_and_both") {
+        return;
+    }
+    let lab = pair("silence");
+    let address = lab.inside("b", "cat /sys/class/net/eth0/address");
+    lab.inside("a", &format!("echo {} > /root/b", address.trim()));
+    assert!(lab.hears("a", "10.1.0.3") && reaches(&lab));
+
+    lab.fault(&["partition", "b", "a", "--one-way"]);
+    assert!(!lab.hears("a", "10.1.0.3"), "a does not hear b");
+    assert!(reaches(&lab), "b still hears a");
+    assert_eq!(in_force(&lab), ["partition b a --one-way"]);
+    lab.fault(&["partition", "a", "b", "--one-way"]);
+    assert!(!reaches(&lab));
+    assert_eq!(in_force(&lab).len(), 1, "two ways are one partition");
+    lab.fault(&["heal", "a", "b"]);
+    assert!(lab.hears("a", "10.1.0.3"));
+
+    lab.fault(&["cut", "net"]);
+    assert!(!lab.hears("a", "10.1.0.3") && !reaches(&lab));
+    assert_eq!(lab.inside("a", "cat /sys/class/net/eth0/carrier"), "1\n", "nobody sees a carrier go");
+    assert_eq!(in_force(&lab), ["cut net"]);
+    lab.nova(&["reboot", "--hard", "a"]);
+    assert!(!lab.hears("a", "10.1.0.3"), "a cut lasts over reboots");
+    lab.fault(&["mend", "net"]);
+    assert!(lab.hears("a", "10.1.0.3"));
+
+    lab.fault(&["link-down", "b:net"]);
+    assert_eq!(lab.inside("b", "cat /sys/class/net/eth0/carrier"), "0\n");
+    assert_eq!(in_force(&lab), ["link-down b:net"]);
+    assert_eq!(lab.lab(&["fault", "heal", "--all", "--json"]).trim(), "[]");
+    assert!(lab.hears("a", "10.1.0.3"));
+}
+
+#[test]
+fn a_paused_server_stands_still() {
+    if !can_run("a_paused_server_stands_still") {
+        return;
+    }
+    let lab = pair("pause");
+    lab.inside("a", "(setsid sh -c 'while :; do date +%N > /tmp/now; sleep 0.01; done' >/dev/null 2>&1 &)");
+    lab.within(PATIENCE, "a", "test -s /tmp/now");
+    let server: serde_json::Value = serde_json::from_str(&lab.nova(&["show", "--json", "a"])).expect("JSON");
+    let now = format!("/proc/{}/root/tmp/now", server["pid"]);
+    let read = || std::fs::read_to_string(&now).expect("the server's file");
+    lab.fault(&["pause", "a"]);
+    let before = read();
+    std::thread::sleep(Duration::from_millis(300));
+    assert_eq!(read(), before, "a process of a paused server went on");
+    assert_eq!(in_force(&lab), ["pause a"]);
+    lab.lab_refuses(&["fault", "pause", "a"], "server a is paused already");
+    lab.fault(&["resume", "a"]);
+    lab.within(PATIENCE, "a", &format!("test \"$(cat /tmp/now)\" != {:?}", before.trim()));
+    lab.lab_refuses(&["fault", "resume", "a"], "server a is not paused");
+
+    // A paused server can lose its power, and a new life is not paused.
+    lab.fault(&["pause", "a"]);
+    lab.fault(&["power-cut", "a"]);
+    assert_eq!(in_force(&lab), ["power-cut a"]);
+    lab.lab_refuses(&["fault", "pause", "a"], "server a is off");
+    lab.fault(&["pause", "b"]);
+    assert_eq!(lab.lab(&["fault", "heal", "--all"]), "booted server a\n");
+    assert_eq!(in_force(&lab), Vec::<String>::new());
+    assert!(lab.hears("a", "10.1.0.3") && lab.hears("b", "10.1.0.2"));
+}
+
+#[test]
+fn a_killed_server_loses_nothing_that_it_wrote() {
+    if !can_run("a_killed_server_loses_nothing_that_it_wrote") {
+        return;
+    }
+    let lab = TestLab::new("kill");
+    lab.boot("a", &[]);
+    lab.nova(&["volume-create", "--display-name", "v", "1"]);
+    lab.nova(&["volume-attach", "a", "v", "/dev/xvdb"]);
+    lab.inside("a", "mkfs.ext4 -q /dev/xvdb && mount /dev/xvdb /mnt");
+    for (fall, expected) in [("kill", "x\n"), ("power-cut", "")] {
+        lab.inside("a", "rm -f /mnt/x && sync && echo x > /mnt/x");
+        lab.fault(&[fall, "a"]);
+        assert_eq!(in_force(&lab), [format!("{fall} a")]);
+        lab.lab_refuses(&["fault", fall, "a"], "server a is off");
+        lab.fault(&["power-on", "a"]);
+        assert_eq!(in_force(&lab), Vec::<String>::new());
+        assert_eq!(
+            lab.inside("a", "mount /dev/xvdb /mnt && cat /mnt/x 2>/dev/null; true"),
+            expected,
+            "{fall}"
+        );
+    }
+    let log = std::fs::read_to_string(format!("/var/lib/lockstep/lab/{}/events.jsonl", lab.name()));
+    let events: Vec<serde_json::Value> =
+        log.expect("a log").lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told: Vec<String> = events.iter().map(|e| format!("{} {}", e["event"], e["words"])).collect();
+    let boot = r#""boot" ["a"]"#;
+    assert_eq!(told, [boot, r#""fault" ["kill","a"]"#, boot, r#""fault" ["power-cut","a"]"#, boot]);
+    assert!(events.is_sorted_by_key(|event| event["at_unix_ns"].as_u64()));
+}
+
+#[test]
+fn mistakes_change_nothing() {
+    if !can_run("mistakes_change_nothing") {
+        return;
+    }
+    let lab = pair("wrong");
+    lab.nova(&["network-create", "other", "10.2.0.0/24"]);
+    for (words, mistake) in [
+        (&["power-cut", "c"][..], "no server has the id or name \"c\"; servers: "),
+        (&["partition", "a", "a"], "a is one server, name two"),
+        (&["partition", "a", "net"], "net is the name of a network, not of a server"),
+        (&["cut", "a"], "a is the name of a server, not of a network"),
+        (&["link-down", "a:other"], "server a has no interface on network other"),
+        (&["link-down", "a:nowhere"], "no network has the id or name \"nowhere\""),
+        (&["heal", "a", "c"], "no server has the id or name \"c\""),
+        (&["power-on", "a"], "server a runs"),
+    ] {
+        lab.lab_refuses(&[&["fault"], words].concat(), mistake);
+        assert_eq!(in_force(&lab), Vec::<String>::new(), "{words:?}");
+    }
+    assert!(lab.hears("a", "10.1.0.3"));
+}
