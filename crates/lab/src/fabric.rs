@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::error::{Doing, Error, Result};
 use crate::place::{Lab, NETNS_ROOT};
-use crate::state::{Network, Records, Server, Silence};
+use crate::state::{Network, Records, Server};
 
 /// A bridge without ports: frames redirected to it are gone.
 const VOID: &str = "void";
@@ -93,12 +93,11 @@ pub fn ensure<'a>(lab: &Lab, networks: impl Iterator<Item = &'a Network>) -> Res
     if !there.contains(VOID) {
         let _ = writeln!(script, "link add {VOID} type bridge\nlink set {VOID} up\nlink set lo up");
     }
-    for network in networks.filter(|network| !there.contains(&bridge(network.id))) {
-        let (bridge, state) = (bridge(network.id), if network.cut { "down" } else { "up" });
+    for bridge in networks.map(|network| bridge(network.id)).filter(|bridge| !there.contains(bridge)) {
         // No forwarding delay: a port passes frames at once. No snooping: multicast reaches everybody.
         let _ = writeln!(
             script,
-            "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {bridge} {state}"
+            "link add {bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\nlink set {bridge} up"
         );
     }
     if script.is_empty() { Ok(()) } else { batch("ip", &fabric, &script) }
@@ -167,7 +166,9 @@ pub fn apply_partitions(lab: &Lab, records: &Records) -> Result<()> {
             // Fails where nothing was partitioned before.
             let _ = batch("tc", &lab.fabric(), &format!("qdisc del dev {port} clsact\n"));
             let mut script = String::new();
-            for sender in records.servers.iter().filter(|sender| silent(records, sender.id, receiver.id)) {
+            for sender in
+                records.servers.iter().filter(|sender| records.faults.silent(sender.id, receiver.id))
+            {
                 let on_network = sender.nics.iter().enumerate().filter(|(_, n)| n.network == nic.network);
                 for (index, _) in on_network {
                     let _ = writeln!(
@@ -186,11 +187,6 @@ pub fn apply_partitions(lab: &Lab, records: &Records) -> Result<()> {
     Ok(())
 }
 
-/// Whether a server does not hear another.
-fn silent(records: &Records, from: Uuid, to: Uuid) -> bool {
-    records.silences.contains(&Silence { from, to })
-}
-
 /// Makes the bridges of cut networks, and no others, pass no frames.
 ///
 /// # Errors
@@ -200,7 +196,9 @@ pub fn apply_cuts(lab: &Lab, records: &Records) -> Result<()> {
     let script: String = records
         .networks
         .iter()
-        .map(|network| (bridge(network.id), if network.cut { "down" } else { "up" }))
+        .map(|network| {
+            (bridge(network.id), if records.faults.cuts.contains(&network.id) { "down" } else { "up" })
+        })
         .filter(|(bridge, _)| there.contains(bridge))
         .map(|(bridge, state)| format!("link set {bridge} {state}\n"))
         .collect();

@@ -8,6 +8,7 @@ pub mod heal;
 pub mod link;
 pub mod list;
 pub mod network;
+pub mod record;
 pub mod server;
 
 use uuid::Uuid;

@@ -41,8 +41,7 @@ enum Verb {
         all: bool,
     },
     /// Break something
-    #[command(subcommand)]
-    Fault(Fault),
+    Fault(FaultCommand),
     /// Record frames, consoles and events into a directory, until a command ends or Ctrl-C
     Record(record::Order),
     /// Serve the lab's volumes
@@ -83,7 +82,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Ps { json: false } => print(&inventory::table()?),
         Verb::Down { all: true } => Lab::all().iter().map(down::down).fold(Ok(()), Result::and)?,
         Verb::Down { all: false } => down::down(&lab)?,
-        Verb::Fault(fault) => break_something(&lab, &fault)?,
+        Verb::Fault(command) => print(&fault::command::run(&lab, &command)?),
         Verb::Record(order) => return record::run(&lab, order),
         Verb::Store => store::daemon::run(&lab)?,
         Verb::Server { id } => supervisor::run(&lab, id)?,

@@ -87,22 +87,11 @@ pub fn create(lab: &Lab, label: &str, cidr: &str, cidr_v6: Option<&str>) -> Resu
     }
     let lock = lab.lock()?;
     let mut records = Records::load(lab)?;
-<<<<<<< HEAD
     let network = Network { id: Uuid::new_v4(), label: label.to_owned(), cidr, cidr_v6 };
     // The cloud's own have their labels and addresses before the first server is on them.
     let built_in = built_in();
     let others = built_in.iter().chain(records.networks.iter());
     others.into_iter().try_for_each(|other| clash(&network, other)).map_err(refused)?;
-=======
-    if let Some(same) = records.networks.iter().find(|network| network.label == label) {
-        return refused(format!("network {label} exists already, with id {} and {}", same.id, same.cidr));
-    }
-    let overlaps = |other: &Ipv4Net| other.contains(&cidr) || cidr.contains(other);
-    if let Some(other) = records.networks.iter().find(|network| overlaps(&network.cidr)) {
-        return refused(format!("{cidr} overlaps {} of network {}", other.cidr, other.label));
-    }
-    let network = Network { id: Uuid::new_v4(), label: label.to_owned(), cidr, cut: false };
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
     fabric::ensure(lab, [&network].into_iter())?;
     records.networks.push(network.clone());
     records.save(lab, &lock)?;
@@ -161,7 +150,6 @@ mod tests {
     use crate::state::{Network, PUBLIC};
 
     #[test]
-<<<<<<< HEAD
     fn networks_that_cannot_be_are_refused_with_what_would_be_right() {
         for (cidr, says) in [
             ("172.16.16.0", "no IPv4 network"),
@@ -209,31 +197,6 @@ mod tests {
         ] {
             let said = clash(&other, &public).expect_err(says);
             assert!(said.contains(says), "{said}");
-=======
-    fn addresses_are_the_tutorials_then_the_first_free() {
-        let network = Network {
-            id: Uuid::new_v4(),
-            label: "drbd0".into(),
-            cidr: "172.16.16.0/29".parse().expect("a network"),
-            cut: false,
-        };
-        let mut records = Records::default();
-        let mut given = Vec::new();
-        for name in ["drbd0", "drbd1", "web", "x", "y"] {
-            let Ok(address) = address(&records, &network, name, None) else { break };
-            let nics = vec![Nic { network: network.id, address, unplugged: false }];
-            let id = Uuid::new_v4();
-            records.servers.push(Server {
-                id,
-                name: name.into(),
-                image: id,
-                flavor: 2,
-                nics,
-                inject: vec![],
-                fallen: None,
-            });
-            given.push(address.to_string());
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
         }
     }
 }

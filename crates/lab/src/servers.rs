@@ -70,12 +70,8 @@ pub fn boot(lab: &Lab, order: &Order<'_>) -> Result<Server> {
             fs::write(inject.join(index.to_string()), bytes).doing(|| "keep an injected file".into())?;
         }
         let inject = files.into_iter().map(|(file, _)| file).collect();
-<<<<<<< HEAD
         let no_limits = order.no_limits;
         let server = Server { id, name, image, flavor, nics, no_limits, inject };
-=======
-        let server = Server { id, name, image, flavor, nics, inject, fallen: None };
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
         records.servers.push(server.clone());
         records.save(lab, &lock)?;
         server
@@ -122,50 +118,6 @@ fn injected(file: &str) -> Result<(Injected, Vec<u8>)> {
     }
 }
 
-<<<<<<< HEAD
-=======
-/// The interfaces that were ordered. Two of one server may be on one network.
-fn nics(records: &Records, order: &Order<'_>) -> Result<Vec<Nic>> {
-    if order.nics.len() > NICS_MAX {
-        return Err(Error::refused(format!("boot: {} interfaces, the most is {NICS_MAX}", order.nics.len())));
-    }
-    let mut nics: Vec<Nic> = Vec::new();
-    for nic in order.nics {
-        let (mut network, mut address) = (None, None);
-        for part in nic.split(',') {
-            let mistake = |what: &str| Error::refused(format!("boot: --nic {nic}: {what}"));
-            match part.split_once('=') {
-                Some(("net-id", id)) => network = Some(records.network("boot: --nic", id)?),
-                Some(("v4-fixed-ip", text)) => {
-                    let parsed: std::result::Result<Ipv4Addr, _> = text.parse();
-                    address = Some(parsed.map_err(|_| mistake(&format!("{text:?} is no IPv4 address")))?);
-                }
-                _ => return Err(mistake("write it as net-id=ID[,v4-fixed-ip=ADDRESS]")),
-            }
-        }
-        let network = network.ok_or_else(|| {
-            Error::refused(format!("boot: --nic {nic}: net-id=ID says which network, and is missing"))
-        })?;
-        // Addresses of this very order are taken too.
-        let mut with_ours = records.clone();
-        let (id, name) = (Uuid::nil(), order.name.to_owned());
-        let (nics_so_far, inject) = (nics.clone(), vec![]);
-        with_ours.servers.push(Server {
-            id,
-            name,
-            image: id,
-            flavor: 0,
-            nics: nics_so_far,
-            inject,
-            fallen: None,
-        });
-        let address = networks::address(&with_ours, network, order.name, address)?;
-        nics.push(Nic { network: network.id, address, unplugged: false });
-    }
-    Ok(nics)
-}
-
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
 /// Forgets a server that is off, with its root.
 fn forget(lab: &Lab, lock: &crate::place::LabLock, server: &Server) -> Result<()> {
     let mut records = Records::load(lab)?;
@@ -174,7 +126,7 @@ fn forget(lab: &Lab, lock: &crate::place::LabLock, server: &Server) -> Result<()
     for volume in &mut records.volumes {
         volume.attachment.take_if(|attachment| attachment.server == server.id);
     }
-    records.silences.retain(|silence| silence.from != server.id && silence.to != server.id);
+    records.faults.forget(server.id);
     records.servers.retain(|other| other.id != server.id);
     records.save(lab, lock)?;
     let directory = lab.server_dir(server.id);
@@ -241,25 +193,4 @@ pub fn reboot(lab: &Lab, wanted: &str, hard: bool) -> Result<()> {
             Status::Reboot => std::thread::sleep(Duration::from_millis(5)),
         }
     }
-}
-
-<<<<<<< HEAD
-/// Cuts a server's power; it stays off.
-///
-/// # Errors
-/// No such server, it is off, or something of it that could not be stopped.
-pub fn power_cut(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
-    let lock = lab.lock()?;
-    let records = Records::load(lab)?;
-    let server = records.server(verb, wanted)?;
-    power::cut(lab, &lock, &records, server)?;
-    events::append(lab, Kind::Fault, &["power-cut", &server.name])
-=======
-/// What `nova list` says of a server's volumes and addresses: `drbd0=172.16.16.4; other=10.0.0.2`.
-pub fn addresses(records: &Records, server: &Server) -> String {
-    let label = |nic: &Nic| records.networks.iter().find(|n| n.id == nic.network).map_or("?", |n| &n.label);
-    let networks: Vec<String> =
-        server.nics.iter().map(|nic| format!("{}={}", label(nic), nic.address)).collect();
-    networks.join("; ")
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
 }

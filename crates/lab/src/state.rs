@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::{Uuid, uuid};
 
 use crate::error::{Error, Result};
-use crate::fault::server::Fall;
+use crate::fault::record::Faults;
 use crate::place::{Lab, LabLock, read_json, write_json};
 
 const MAGIC: &str = "lockstep-lab";
@@ -51,13 +51,8 @@ pub struct Network {
     pub label: String,
     /// Addresses that servers on it get.
     pub cidr: Ipv4Net,
-<<<<<<< HEAD
     /// IPv6 addresses that they get beside those; none if the network has only IPv4.
     pub cidr_v6: Option<Ipv6Net>,
-=======
-    /// Whether it passes no frames (`lockstep lab fault cut`).
-    pub cut: bool,
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
 }
 
 /// How a volume's bytes are kept, and what a power cut does to them.
@@ -160,29 +155,6 @@ pub struct Server {
     pub no_limits: bool,
     /// Files to write in its first life, in order; file `n` lies in `inject/n`.
     pub inject: Vec<Injected>,
-    /// The fault that ended it; its next boot clears this.
-    pub fallen: Option<Fall>,
-}
-
-/// One server does not hear another, on any network (`lockstep lab fault partition`).
-#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
-pub struct Silence {
-    /// Whose frames are gone.
-    pub from: Uuid,
-    /// Who does not get them.
-    pub to: Uuid,
-}
-
-impl Silence {
-    /// The same the other way.
-    pub fn back(self) -> Self {
-        Self { from: self.to, to: self.from }
-    }
-
-    /// Whether it is between these two, one way or the other.
-    pub fn is_between(self, a: Uuid, b: Uuid) -> bool {
-        [(a, b), (b, a)].contains(&(self.from, self.to))
-    }
 }
 
 impl Server {
@@ -205,8 +177,8 @@ pub struct Records {
     pub volumes: Vec<Volume>,
     /// Servers, oldest first.
     pub servers: Vec<Server>,
-    /// Who does not hear whom.
-    pub silences: Vec<Silence>,
+    /// What was broken and lasts (`lockstep lab fault`).
+    pub faults: Faults,
 }
 
 impl Default for Records {
@@ -217,7 +189,7 @@ impl Default for Records {
             networks: Vec::new(),
             volumes: Vec::new(),
             servers: Vec::new(),
-            silences: Vec::new(),
+            faults: Faults::default(),
         }
     }
 }
@@ -321,15 +293,14 @@ impl Records {
         })
     }
 
-<<<<<<< HEAD
     /// The network of this id, which a record refers to.
     pub fn network_by_id(&self, id: Uuid) -> Option<&Network> {
         self.networks.iter().find(|network| network.id == id)
-=======
+    }
+
     /// The server of this id, to be changed.
     pub fn server_mut(&mut self, id: Uuid) -> Option<&mut Server> {
         self.servers.iter_mut().find(|server| server.id == id)
->>>>>>> f5fca13 (lab fault: one definition of its words, one-way partitions, cut networks, pause and kill; a list of what is in force, and heal --all)
     }
 
     /// The server of this id, which a record refers to.

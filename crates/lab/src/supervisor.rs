@@ -153,13 +153,9 @@ fn boot(lab: &Lab, lock: &LabLock, server_id: Uuid) -> Result<Process> {
         power::clean_up(lab, server, &records)?;
         return booted;
     }
-    if server.fallen.is_some() {
+    if records.faults.fallen.iter().any(|&(fallen, _)| fallen == server_id) {
         let mut records = records.clone();
-        records
-            .servers
-            .iter_mut()
-            .filter(|other| other.id == server_id)
-            .for_each(|other| other.fallen = None);
+        records.faults.fallen.retain(|&(fallen, _)| fallen != server_id);
         records.save(lab, lock)?;
     }
     booted
@@ -178,6 +174,7 @@ fn plug_in(
     expect(&mut talk, "rooted")?;
     fabric::plug(lab, server, init.pid)?;
     fabric::apply_partitions(lab, records)?;
+    fabric::apply_cuts(lab, records)?;
     let supervisor = Process::of(std::process::id() as i32).doing(|| "find myself".into())?;
     let mut life = Life::new(supervisor, init, limits);
     store::ensure(lab, lock)?;

@@ -19,9 +19,9 @@ pub fn partitions(lab: &Lab, between: Option<(&str, &str)>) -> Result<()> {
     match between {
         Some((a, b)) => {
             let (a, b) = (records.server("fault heal", a)?.id, records.server("fault heal", b)?.id);
-            records.silences.retain(|silence| !silence.is_between(a, b));
+            records.faults.silences.retain(|silence| !silence.is_between(a, b));
         }
-        None => records.silences.clear(),
+        None => records.faults.silences.clear(),
     }
     fabric::apply_partitions(lab, &records)?;
     records.save(lab, &lock)?;
@@ -37,8 +37,8 @@ pub fn all(lab: &Lab) -> Result<Vec<String>> {
     let fallen = {
         let lock = lab.lock()?;
         let mut records = Records::load(lab)?;
-        records.silences.clear();
-        records.networks.iter_mut().for_each(|network| network.cut = false);
+        records.faults.silences.clear();
+        records.faults.cuts.clear();
         let mut done = fabric::apply_partitions(lab, &records).and(fabric::apply_cuts(lab, &records));
         for server in &mut records.servers {
             let life = Life::running(lab, server.id)?;
@@ -57,7 +57,8 @@ pub fn all(lab: &Lab) -> Result<Vec<String>> {
         }
         records.save(lab, &lock)?;
         done?;
-        records.servers.into_iter().filter(|server| server.fallen.is_some()).collect::<Vec<_>>()
+        let fallen = records.faults.fallen.iter().filter_map(|&(id, _)| records.server_by_id(id));
+        fallen.cloned().collect::<Vec<_>>()
     };
     let mut booted = Vec::new();
     for server in fallen {

@@ -31,7 +31,7 @@ impl InForce {
 pub fn in_force(lab: &Lab) -> Result<Vec<InForce>> {
     let records = Records::load(lab)?;
     let mut all = Vec::new();
-    for network in records.networks.iter().filter(|network| network.cut) {
+    for network in records.networks.iter().filter(|network| records.faults.cuts.contains(&network.id)) {
         let label = &network.label;
         all.push(InForce::new(["cut", label], format!("no frame passes network {label}")));
     }
@@ -46,9 +46,9 @@ pub fn in_force(lab: &Lab) -> Result<Vec<InForce>> {
 fn partitions(records: &Records) -> Vec<InForce> {
     let name = |id| records.server_by_id(id).map_or("?", |server| &server.name);
     let mut all = Vec::new();
-    for silence in &records.silences {
+    for silence in &records.faults.silences {
         let (a, b) = (name(silence.from), name(silence.to));
-        if !records.silences.contains(&silence.back()) {
+        if !records.faults.silences.contains(&silence.back()) {
             all.push(InForce::new(["partition", a, b, "--one-way"], format!("{b} does not hear {a}")));
         } else if silence.from < silence.to {
             all.push(InForce::new(["partition", a, b], format!("{a} and {b} do not hear each other")));
@@ -60,7 +60,7 @@ fn partitions(records: &Records) -> Vec<InForce> {
 fn of_server(records: &Records, server: &Server, paused: bool) -> Vec<InForce> {
     let name = &server.name;
     let mut all = Vec::new();
-    if let Some(fall) = server.fallen {
+    for (_, fall) in records.faults.fallen.iter().filter(|(fallen, _)| *fallen == server.id) {
         all.push(InForce::new([fall.word(), name], format!("server {name} is off")));
     }
     if paused {

@@ -1,10 +1,11 @@
 //! Silence: between two servers, or on a whole network. Nobody sees a carrier go; frames are just gone.
 
+use super::record::Silence;
 use crate::error::{Error, Result};
 use crate::events::{self, Kind};
 use crate::fabric;
 use crate::place::Lab;
-use crate::state::{Records, Silence};
+use crate::state::Records;
 
 /// Lets two servers no longer hear each other on any network, or with `one_way` the second no longer the first.
 /// Lasts over reboots.
@@ -23,8 +24,8 @@ pub fn partition(lab: &Lab, a: &str, b: &str, one_way: bool) -> Result<()> {
     let back = Silence { from: b.id, to: a.id };
     let wanted = [Some(there), (!one_way).then_some(back)];
     for silence in wanted.into_iter().flatten() {
-        if !records.silences.contains(&silence) {
-            records.silences.push(silence);
+        if !records.faults.silences.contains(&silence) {
+            records.faults.silences.push(silence);
         }
     }
     fabric::apply_partitions(lab, &records)?;
@@ -42,8 +43,9 @@ pub fn set_cut(lab: &Lab, wanted: &str, cut: bool) -> Result<()> {
     let lock = lab.lock()?;
     let mut records = Records::load(lab)?;
     let network = records.network(&format!("fault {word}"), wanted)?.clone();
-    for record in records.networks.iter_mut().filter(|record| record.id == network.id) {
-        record.cut = cut;
+    records.faults.cuts.retain(|&other| other != network.id);
+    if cut {
+        records.faults.cuts.push(network.id);
     }
     fabric::apply_cuts(lab, &records)?;
     records.save(lab, &lock)?;

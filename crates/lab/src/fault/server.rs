@@ -39,9 +39,7 @@ pub fn fell(lab: &Lab, fall: Fall, verb: &str, wanted: &str) -> Result<()> {
     let mut records = Records::load(lab)?;
     let server = records.server(verb, wanted)?.clone();
     power::end(lab, &lock, &records, &server, fall)?;
-    if let Some(record) = records.server_mut(server.id) {
-        record.fallen = Some(fall);
-    }
+    records.faults.fallen.push((server.id, fall));
     records.save(lab, &lock)?;
     events::append(lab, Kind::Fault, &[fall.word(), &server.name])
 }

@@ -1,0 +1,52 @@
+//! What the lab's records say is broken.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::server::Fall;
+
+/// Everything that is broken and lasts over reboots, but for pulled cables, which are the interfaces' own.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+pub struct Faults {
+    /// Who does not hear whom.
+    pub silences: Vec<Silence>,
+    /// Networks that pass no frames.
+    pub cuts: Vec<Uuid>,
+    /// Servers that a fault ended; the next boot takes one off.
+    pub fallen: Vec<(Uuid, Fall)>,
+}
+
+impl Faults {
+    /// Drops what is about a server or a network that is no more.
+    pub fn forget(&mut self, gone: Uuid) {
+        self.silences.retain(|silence| silence.from != gone && silence.to != gone);
+        self.cuts.retain(|&network| network != gone);
+        self.fallen.retain(|&(server, _)| server != gone);
+    }
+
+    /// Whether a server does not hear another.
+    pub fn silent(&self, from: Uuid, to: Uuid) -> bool {
+        self.silences.contains(&Silence { from, to })
+    }
+}
+
+/// One server does not hear another, on any network.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Silence {
+    /// Whose frames are gone.
+    pub from: Uuid,
+    /// Who does not get them.
+    pub to: Uuid,
+}
+
+impl Silence {
+    /// The same the other way.
+    pub fn back(self) -> Self {
+        Self { from: self.to, to: self.from }
+    }
+
+    /// Whether it is between these two, one way or the other.
+    pub fn is_between(self, a: Uuid, b: Uuid) -> bool {
+        [(a, b), (b, a)].contains(&(self.from, self.to))
+    }
+}
