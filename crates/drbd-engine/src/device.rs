@@ -51,6 +51,8 @@ pub struct Disk {
     pub stable: u64,
     /// Changes complete to the front only when this version is stable.
     pub completions_after: u64,
+    /// The generation the front knew before the one that version carries: a disk that fails before leaves it at that.
+    pub exposed_until_then: u64,
 }
 
 /// How one leg of a write fares.
@@ -275,6 +277,9 @@ pub struct Device {
     pub peer_disk_sectors: u64,
     /// The data generation that was exposed to the front last (`ed_uuid`).
     pub exposed: u64,
+    /// The peer's identifiers came after our disk was attached: its state that follows answers ours, and is not one that
+    /// was on its way before.
+    pub peer_uuids_answer: bool,
     /// Both were inconsistent and the peer was forced primary: a resync must be considered at its next state.
     pub consider_resync: bool,
     /// Our bitmap must be sent, as source of a resync.
@@ -325,6 +330,7 @@ impl Device {
             peer_uuids: None,
             peer_disk_sectors: 0,
             exposed: 0,
+            peer_uuids_answer: false,
             consider_resync: false,
             bitmap_due: None,
             bitmap_job: None,

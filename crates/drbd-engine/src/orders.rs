@@ -131,6 +131,7 @@ impl Resource {
             writing: None,
             stable: 0,
             completions_after: 0,
+            exposed_until_then: 0,
             superblock,
         });
         let role = device.state.role;
@@ -159,6 +160,9 @@ impl Resource {
         device.size_sectors = 0;
         self.set_size(volume, size);
         let Some(state) = self.devices.get(&volume).map(|d| d.state) else { return };
+        if let Some(device) = self.devices.get_mut(&volume) {
+            device.peer_uuids_answer = false;
+        }
         let next = if connected {
             State { disk: D::Negotiating, ..state }
         } else {

@@ -170,6 +170,7 @@ impl Resource {
             && device.state.conn == C::Connected
             && device.disk.as_ref().is_some_and(|d| d.generations.current() == JUST_CREATED);
         device.peer_uuids = Some(uuids);
+        device.peer_uuids_answer = true;
         if diskless_primary {
             // The peer has begun a generation for what we write to its disk.
             device.exposed = uuids.current;
@@ -287,8 +288,13 @@ impl Resource {
             || (os.conn == C::Connected && (word.disk() == D::Negotiating || os.disk == D::Negotiating))
             || device.consider_resync
             || (os.conn == C::Connected && word.conn() >= C::StartingSyncS && word.conn() <= C::WFBitMapT);
-        let comparable =
-            device.peer_uuids.is_some() && word.disk() >= D::Negotiating && os.disk >= D::Negotiating;
+        // Sent before the peer heard that we have another disk now: what it says of its own may be long past.
+        let premature =
+            os.disk == D::Negotiating && word.disk() >= D::Negotiating && !device.peer_uuids_answer;
+        let comparable = !premature
+            && device.peer_uuids.is_some()
+            && word.disk() >= D::Negotiating
+            && os.disk >= D::Negotiating;
         device.consider_resync = false;
         if comparable && compare_now {
             match self.sync_handshake(volume, word.role(), peer_disk) {
@@ -307,6 +313,7 @@ impl Resource {
         let Some(device) = self.devices.get(&volume) else { return };
         if matches!(ns.conn, C::Connected | C::WFBitMapS)
             && ns.disk == D::Negotiating
+            && !premature
             && let Some(disk) = &device.disk
         {
             ns.disk = disk.negotiated;

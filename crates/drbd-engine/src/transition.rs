@@ -174,6 +174,9 @@ impl Resource {
         } else {
             disk.generations.rotate(random, role);
         }
+        if disk.stable >= disk.completions_after {
+            disk.exposed_until_then = device.exposed;
+        }
         disk.changed();
         disk.completions_after = disk.version;
         device.exposed = disk.generations.current();
@@ -234,6 +237,10 @@ impl Resource {
         }
         for write in device.peer_writes.values_mut() {
             write.extents.clear();
+        }
+        if let Some(disk) = device.disk.as_ref().filter(|disk| disk.stable < disk.completions_after) {
+            // Nobody has seen the generation that fails with its disk: a peer with the one before may serve the front.
+            device.exposed = disk.exposed_until_then;
         }
         let waiting = device.disk.as_mut().map(|disk| disk.hot.withdraw()).unwrap_or_default();
         let admitted = device.disk.as_mut().map(|disk| disk.hot.committed()).unwrap_or_default();
