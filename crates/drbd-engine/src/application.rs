@@ -100,6 +100,7 @@ impl Resource {
         if here {
             device.operations.insert(tag, Purpose::Read);
             device.counters.disk_read_kib += range.bytes() / 1024;
+            device.application_sectors += range.count;
             turn.out.push(Action::Read { tag, volume, range });
         } else {
             let ask = BlockRequest { sector: range.start, block_id: tag.0, blksize: range.bytes() as u32 };
@@ -283,6 +284,7 @@ impl Resource {
             part.local = Leg::Pending;
             device.operations.insert(tag, Purpose::Part);
             device.counters.disk_written_kib += range.bytes() / 1024;
+            device.application_sectors += range.count;
             if packet.is_none()
                 && let Some(disk) = &mut device.disk
             {

@@ -86,8 +86,9 @@ impl Resource {
                 deadlines.push(self.link.epoch_touched_at + EPOCH_IDLE);
             }
         }
-        let resyncing = self.devices.values().filter(|d| d.state.conn == C::SyncTarget);
-        deadlines.extend(resyncing.filter_map(|d| d.resync.as_ref()).map(|r| r.deadline(now)));
+        deadlines.extend(self.devices.values().filter_map(|d| d.resync_deadline(now)));
+        let slowed = self.devices.values().filter(|d| !d.slowed_reads.is_empty());
+        deadlines.extend(slowed.map(|d| d.slowed_until));
         deadlines.extend(self.devices.values().filter_map(|d| d.disk.as_ref()?.hot.next_cooling()));
         if let Some(until) = self.permit.until.filter(|until| *until >= now) {
             deadlines.push(until + Duration::from_nanos(1));

@@ -468,6 +468,7 @@ impl Resource {
         }
         for volume in self.volumes() {
             self.abandon_resync(volume);
+            self.drop_slowed_reads(volume);
             self.parts_lost_peer(volume);
             self.retry_remote_reads(volume);
         }

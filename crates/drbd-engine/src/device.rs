@@ -16,6 +16,7 @@ use crate::ranges::RangeLocks;
 use crate::resync::Resync;
 use crate::state::State;
 use crate::status::Counters;
+use crate::time::Instant;
 
 /// Sectors that one bit of the bitmap stands for.
 pub const BLOCK_SECTORS: u64 = 8;
@@ -105,7 +106,7 @@ pub struct Part {
     /// It belongs to an epoch, which releases its extents.
     pub in_epoch: bool,
     /// When it was sent.
-    pub sent_at: crate::time::Instant,
+    pub sent_at: Instant,
 }
 
 /// A request of the front that changes data.
@@ -316,6 +317,14 @@ pub struct Device {
     pub resync: Option<Resync>,
     /// Counters of /proc/drbd.
     pub counters: Counters,
+    /// Sectors that fronts, ours or the peer's, have moved on our disk.
+    pub application_sectors: u64,
+    /// How many they were when the resync looked last.
+    pub application_seen_sectors: u64,
+    /// The peer's resync reads that wait while others use the disk, in the order they came.
+    pub slowed_reads: VecDeque<Tag>,
+    /// When the next of them goes on.
+    pub slowed_until: Instant,
 }
 
 impl Device {
@@ -348,6 +357,10 @@ impl Device {
             withheld: Vec::new(),
             resync: None,
             counters: Counters::default(),
+            application_sectors: 0,
+            application_seen_sectors: 0,
+            slowed_reads: VecDeque::new(),
+            slowed_until: Instant(0),
         }
     }
 

@@ -15,6 +15,7 @@ mod generations;
 mod hot_extents;
 mod link;
 mod orders;
+mod pace;
 mod peer_io;
 pub mod proc_drbd;
 mod ranges;

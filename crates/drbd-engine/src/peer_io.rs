@@ -1,6 +1,6 @@
 //! What the peer asks of our disk: its writes, its reads, its barriers.
 
-use drbd_format::names::DiskState as D;
+use drbd_format::names::{DiskState as D, Role};
 use drbd_format::wire::{BlockRequest, Data, DataFlags, Packet};
 use units::SectorRange;
 
@@ -9,6 +9,7 @@ use crate::application::extents_of;
 use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, SocketId, Tag};
 use crate::link::PeerEpoch;
+use crate::pace;
 use crate::resource::{Resource, Then};
 
 /// `ID_SYNCER`: the block id of resync requests.
@@ -165,6 +166,7 @@ impl Resource {
         let range = write.range;
         device.operations.insert(tag, Purpose::PeerWrite);
         device.counters.disk_written_kib += range.bytes() / 1024;
+        device.application_sectors += range.count;
         let data = write.payload.map(|payload| Slice { payload, offset: 0, len: range.bytes() as u32 });
         turn.out.push(match (write.change, data) {
             (Change::Write { fua }, Some(data)) => Action::Write { tag, volume, range, data, fua },
@@ -285,10 +287,41 @@ impl Resource {
             tag,
             PeerRead { range, block_id: ask.block_id, resync, connection: self.link.connection },
         );
-        // A resync read excludes writes until its answer is queued, so that no newer write overtakes it.
-        if !resync || device.locks.lock(range, Owner::PeerRead(tag)).is_some() {
-            self.start_peer_read(volume, tag);
+        if !resync {
+            device.application_sectors += range.count;
+            return self.start_peer_read(volume, tag);
         }
+        device.slowed_reads.push_back(tag);
+        self.resume_slowed_reads(volume);
+    }
+
+    /// Lets the peer's resync reads go on, one in a while as long as others use the disk (upstream: `receive_DataRequest`
+    /// sleeps). A primary target would read slowly by that: it holds back itself.
+    pub(crate) fn resume_slowed_reads(&mut self, volume: u16) {
+        let now = self.turn.now;
+        while let Some(device) = self.devices.get_mut(&volume) {
+            if now < device.slowed_until {
+                return;
+            }
+            let Some(tag) = device.slowed_reads.pop_front() else { return };
+            let Some(range) = device.peer_reads.get(&tag).map(|read| read.range) else { continue };
+            if device.state.peer != Role::Primary && device.resync_should_wait(now) {
+                device.slowed_until = now + pace::TURN;
+            }
+            // A resync read excludes writes until its answer is queued, so that no newer write overtakes it.
+            if device.locks.lock(range, Owner::PeerRead(tag)).is_some() {
+                self.start_peer_read(volume, tag);
+            }
+        }
+    }
+
+    /// The connection is lost: nobody waits for the resync reads that had not begun.
+    pub(crate) fn drop_slowed_reads(&mut self, volume: u16) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        for tag in std::mem::take(&mut device.slowed_reads) {
+            device.peer_reads.remove(&tag);
+        }
+        device.slowed_until = self.turn.now;
     }
 
     /// Nothing stands in the way of a peer's read.

@@ -487,7 +487,8 @@ impl Resource {
 
     fn sync_uuid_received(&mut self, volume: u16, uuid: u64) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
-        if device.state.conn < C::WFReportParams || device.state.disk < D::Negotiating {
+        // A disk whose state is not decided was attached after the peer had begun to send to another one.
+        if device.state.conn < C::WFReportParams || device.state.disk <= D::Negotiating {
             return;
         }
         if device.state.conn != C::WFSyncUUID {

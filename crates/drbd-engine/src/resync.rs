@@ -11,8 +11,9 @@ use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{BlockAck, BlockRequest, Data, Packet};
 use units::SectorRange;
 
-use crate::device::{BLOCK_SECTORS, BitmapDue, Owner, Purpose};
+use crate::device::{BLOCK_SECTORS, BitmapDue, Device, Owner, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, Tag};
+use crate::pace::Pace;
 use crate::peer_io::ID_SYNCER;
 use crate::resource::Resource;
 use crate::state::State;
@@ -56,9 +57,8 @@ pub struct Resync {
     position: u64,
     in_flight: BTreeMap<u64, Asked>,
     in_flight_sectors: u64,
-    /// Target: requests may cover so many sectors in all until now.
-    allowance_from: Instant,
-    asked_sectors: u64,
+    /// Target: how fast blocks are asked for.
+    pub(crate) pace: Pace,
     bitmap_written: Instant,
     /// The end is being made stable.
     ending: Option<Tag>,
@@ -77,8 +77,7 @@ impl Resync {
             position: 0,
             in_flight: BTreeMap::new(),
             in_flight_sectors: 0,
-            allowance_from: now,
-            asked_sectors: 0,
+            pace: Pace::new(now),
             bitmap_written: now,
             ending: None,
             preparing: None,
@@ -98,6 +97,12 @@ impl Resync {
         (Self::speed(recent, now, left) * 4, Self::speed((self.began, self.total), now, left) * 4)
     }
 
+    /// KiB per second over the last two marks, about.
+    pub(crate) fn late_speed_kib_per_s(&self, now: Instant, left: u64) -> u64 {
+        let late = self.marks.iter().rev().nth(1).or(self.marks.first());
+        Self::speed(late.copied().unwrap_or((self.began, self.total)), now, left) * 4
+    }
+
     /// Moves the mark that the recent speed is measured from.
     pub(crate) fn mark(&mut self, now: Instant, left: u64) {
         if self.marks.last().is_none_or(|(at, _)| now.since(*at) >= MARK_INTERVAL) {
@@ -107,10 +112,14 @@ impl Resync {
             }
         }
     }
+}
 
-    /// When there is something to do even if nothing happens.
-    pub(crate) fn deadline(&self, now: Instant) -> Instant {
-        now + if self.in_flight.is_empty() { Duration::from_millis(20) } else { Duration::from_millis(100) }
+impl Device {
+    /// When the target of a resync has something to do even if nothing happens.
+    pub(crate) fn resync_deadline(&self, now: Instant) -> Option<Instant> {
+        let resync = self.resync.as_ref().filter(|_| self.state.conn == C::SyncTarget)?;
+        let is_fixed = self.disk.as_ref().is_none_or(|disk| disk.options.c_plan_ahead_ds == 0);
+        Some(resync.pace.deadline(now, is_fixed))
     }
 }
 
@@ -191,23 +200,16 @@ impl Resource {
         if device.state.conn != C::SyncTarget || !ready || resync.ending.is_some() {
             return;
         }
-        let rate_kib = if disk.options.c_plan_ahead_ds == 0 {
-            disk.options.resync_rate_kib_per_s
-        } else {
-            disk.options.c_max_rate_kib_per_s.max(disk.options.resync_rate_kib_per_s)
-        };
-        // An allowance that was not used does not pile up beyond a tenth of a second.
-        let rate_sectors = u64::from(rate_kib) * 2;
-        let mut allowed =
-            rate_sectors.saturating_mul(now.since(resync.allowance_from).as_millis() as u64 + 50) / 1000;
-        if allowed > resync.asked_sectors + rate_sectors / 10 {
-            resync.allowance_from = now;
-            resync.asked_sectors = 0;
-            allowed = rate_sectors / 10;
+        let is_due = resync.pace.is_due(now);
+        let held = is_due && device.resync_should_wait(now);
+        let (Some(disk), Some(resync)) = (&mut device.disk, &mut device.resync) else { return };
+        if is_due {
+            resync.pace.decide(now, &disk.options, link.options().max_buffers, held);
         }
+        let mut allowed = resync.pace.allowance(now, &disk.options);
         let bits = disk.bitmap.bits();
         let mut wrapped = false;
-        while resync.in_flight_sectors < IN_FLIGHT_SECTORS_MAX && resync.asked_sectors < allowed {
+        while resync.in_flight_sectors < IN_FLIGHT_SECTORS_MAX && allowed >= BLOCK_SECTORS {
             let Some(first) = disk.bitmap.next_set(resync.position) else {
                 if wrapped || !resync.in_flight.is_empty() {
                     break;
@@ -217,7 +219,8 @@ impl Resource {
                 continue;
             };
             let mut end = first + 1;
-            while end < bits && end - first < REQUEST_BLOCKS_MAX && disk.bitmap.is_set(end) {
+            let longest = REQUEST_BLOCKS_MAX.min(allowed / BLOCK_SECTORS);
+            while end < bits && end - first < longest && disk.bitmap.is_set(end) {
                 end += 1;
             }
             resync.position = end;
@@ -230,7 +233,8 @@ impl Resource {
             }
             resync.in_flight.insert(start, Asked { range, payload: None, writing: None });
             resync.in_flight_sectors += range.count;
-            resync.asked_sectors += range.count;
+            resync.pace.asked(range.count);
+            allowed = allowed.saturating_sub(range.count);
             let ask = BlockRequest { sector: start, block_id: ID_SYNCER, blksize: range.bytes() as u32 };
             link.send(turn, volume, Packet::RsDataRequest(ask), None);
         }
@@ -252,6 +256,9 @@ impl Resource {
             Some(asked) if asked.range.bytes() == u64::from(len) && asked.payload.is_none() && usable => {
                 asked.payload = Some(payload);
                 let range = asked.range;
+                if let Some(resync) = &mut device.resync {
+                    resync.pace.came(range.count);
+                }
                 if device.locks.lock(range, Owner::Resync(range.start)).is_some() {
                     self.start_resync_write(volume, range.start);
                 }
@@ -331,6 +338,7 @@ impl Resource {
         }
         let Some(asked) = resync.in_flight.remove(&ack.sector) else { return };
         resync.in_flight_sectors -= asked.range.count;
+        resync.pace.came(asked.range.count);
         if for_good {
             resync.failed += asked.range.count.div_ceil(BLOCK_SECTORS);
         }

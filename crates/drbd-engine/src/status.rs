@@ -175,7 +175,8 @@ impl crate::device::Device {
                     left_kib: left * 4,
                     speed_kib_per_s: speed,
                     average_kib_per_s: average,
-                    wanted_kib_per_s: None,
+                    wanted_kib_per_s: (self.state.conn == ConnectionState::SyncTarget)
+                        .then(|| resync.pace.wanted_kib_per_s()),
                     finish_s: (speed > 0).then(|| left * 4 / speed),
                 }
             }),
