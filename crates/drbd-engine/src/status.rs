@@ -53,6 +53,10 @@ pub struct DeviceStatus {
     pub counters: Counters,
     /// A running resync.
     pub sync: Option<SyncProgress>,
+    /// Whether the meta-data said at the attach that this node was Primary without a peer when it went down; the shell
+    /// fills it in.
+    #[serde(default)]
+    pub was_degraded: bool,
 }
 
 /// Why IO or resync does not run, as /proc/drbd shows it.
@@ -168,6 +172,7 @@ impl crate::device::Device {
                 ..DeviceFlags::default()
             },
             counters,
+            was_degraded: false,
             sync: self.resync.as_ref().map(|resync| {
                 let (speed, average) = resync.speeds_kib_per_s(now, left);
                 SyncProgress {

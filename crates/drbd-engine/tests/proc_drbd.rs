@@ -69,6 +69,7 @@ fn parse(text: &str) -> ResourceStatus {
                 },
                 out_of_sync_kib: number("oos"),
             },
+            was_degraded: false,
             sync: text.contains("finish:").then(|| parse_progress(text)),
         }],
     }

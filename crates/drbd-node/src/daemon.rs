@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use control::Server;
 use drbd_engine::admin::{Command, Response};
@@ -37,6 +37,13 @@ const PR_SET_IO_FLUSHER: libc::c_int = 57;
 
 /// How often /run/lockstep/proc/drbd is looked after.
 const PROC_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How long devices that are in use are waited for when the daemon is asked to stop: less than the unit's
+/// `TimeoutStopSec`.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Pause between tries to take them down.
+const RELEASE_POLL: Duration = Duration::from_millis(250);
 
 /// The personality `lockstep drbd`.
 pub fn daemon(args: Vec<OsString>) -> ExitCode {
@@ -234,12 +241,24 @@ fn spawn_named(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()
     std::thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }
 
-/// Ends in order: what is in use keeps the daemon running.
+/// Ends in order. What is in use keeps the daemon running: it is waited for as long as a service manager waits for us,
+/// and then until the next signal.
 fn stop_on_signal(mut signals: Signals, registry: &Registry, stopper: &control::Stopper) {
     for _ in signals.forever() {
-        match registry.down_all() {
-            Ok(()) => return stopper.stop(),
-            Err(stay) => tracing::error!(resources = stay, "asked to stop, but in use"),
+        readiness::tell("STOPPING=1");
+        let deadline = Instant::now() + RELEASE_PATIENCE;
+        let mut said = String::new();
+        loop {
+            let Err(stay) = registry.down_all() else { return stopper.stop() };
+            if stay != said {
+                tracing::error!(resources = stay, "asked to stop, but in use");
+                readiness::tell(&format!("STATUS=in use: {stay}"));
+                said = stay;
+            }
+            if Instant::now() >= deadline {
+                break;
+            }
+            std::thread::sleep(RELEASE_POLL);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The daemon's resources, and what the tools' commands do to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use drbd_engine::admin::{Command, Refusal, Response};
 use drbd_engine::event::Order;
 use drbd_engine::status::ResourceStatus;
+use drbd_format::meta::MetaFlags;
 use drbd_format::names::{DiskState, Role};
 
 use crate::backing;
@@ -35,6 +36,8 @@ fn refused(code: i32, detail: impl std::fmt::Display) -> Refusal {
 struct Configured {
     kept: KeptResource,
     fronts: BTreeMap<u32, Fronts>,
+    /// Minors whose meta-data said, when they were attached, that this node was Primary without a peer.
+    degraded: BTreeSet<u32>,
 }
 
 #[derive(Clone)]
@@ -108,6 +111,7 @@ impl Registry {
                 // A command under way holds the configuration: then the paths are left out.
                 if let Ok(configured) = entry.configured.try_lock() {
                     for device in &mut status.devices {
+                        device.was_degraded = configured.degraded.contains(&device.minor);
                         if let Some((_, Some(Command::Attach { disk, .. }))) =
                             configured.kept.minors.get(&device.minor)
                         {
@@ -148,7 +152,8 @@ impl Registry {
         let worker = Worker::spawn(name).map_err(|error| refused(code::INTERRUPTED, error))?;
         let kept = KeptResource::new(name);
         self.keeper.store_resource(&kept);
-        let configured = Arc::new(Mutex::new(Configured { kept, fronts: BTreeMap::new() }));
+        let configured =
+            Arc::new(Mutex::new(Configured { kept, fronts: BTreeMap::new(), degraded: BTreeSet::new() }));
         resources.insert(name.to_owned(), Entry { worker, configured });
         Ok(Vec::new())
     }
@@ -187,8 +192,14 @@ impl Registry {
             return Err(refused(code::DISK_CONFIGURED, format_args!("minor {minor}")));
         }
         let (open, found) = backing::open_disk(disk, meta_disk, *meta_index)?;
+        let flags = found.superblock.flags;
         let attach = Order::Attach { volume, disk: Box::new(found), options: options.clone() };
         let outcome = order(&entry.worker, attach, Some((volume, open)))?;
+        if flags.has(MetaFlags::PRIMARY_IND) && !flags.has(MetaFlags::CONNECTED_IND) {
+            configured.degraded.insert(minor);
+        } else {
+            configured.degraded.remove(&minor);
+        }
         configured.kept.minors.insert(minor, (volume, Some(command)));
         self.keeper.store_resource(&configured.kept);
         Ok(outcome)

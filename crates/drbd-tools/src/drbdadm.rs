@@ -59,6 +59,10 @@ fn run(cli: &Cli) -> Result<u8, u8> {
     if cli.verb != Verb::Dump || cli.dry_run || cli.verbose {
         effective::expand(&mut config);
     }
+    if cli.verb == Verb::WaitConInt {
+        let plan = plan::Plan::new(cli, &config, &node);
+        return Executor::new(cli, &node).wait_con_int(&plan, &config);
+    }
     let selected = select(cli, &config, &node)?;
     if cli.verb.verifies_addresses() && !cli.dry_run && !config.global.disable_ip_verification {
         verify_addresses(&config, &selected, &node)?;

@@ -5,8 +5,10 @@ mod drbdadm;
 pub mod meta_disk;
 mod proc_drbd;
 pub mod refusal;
+mod service_manager;
 pub mod session;
 pub mod status_text;
+pub mod wait;
 
 pub use drbdadm::cli::command_line as drbdadm_command_line;
 pub use drbdadm::drbdadm;

@@ -13,6 +13,8 @@ use control::{Client, ControlError};
 use drbd_engine::admin::{Command, Refusal, Response};
 use drbd_engine::status::ResourceStatus;
 
+use crate::service_manager;
+
 /// Time for a daemon to take a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -81,6 +83,11 @@ impl Session {
         if let Some(session) = Self::open()? {
             return Ok(session);
         }
+        if service_manager::start().map_err(SessionError::Start)? {
+            return Self::open()?.ok_or_else(|| {
+                SessionError::Start(format!("{} has started and does not answer", service_manager::UNIT))
+            });
+        }
         let error_path = run_directory().join("drbd/daemon.stderr");
         let mut daemon = spawn(&error_path).map_err(|error| SessionError::Start(error.to_string()))?;
         let deadline = Instant::now() + START_TIMEOUT;
@@ -130,7 +137,8 @@ impl Session {
     }
 }
 
-/// Starts `lockstep drbd daemon` in a session of its own, so that it outlives the terminal.
+/// Starts `lockstep drbd daemon` in a session of its own, so that it outlives the terminal; where there is no service
+/// manager.
 fn spawn(error_path: &std::path::Path) -> io::Result<Child> {
     if let Some(directory) = error_path.parent() {
         DirBuilder::new().recursive(true).mode(0o755).create(directory)?;

@@ -110,6 +110,7 @@ fn connected() -> ResourceStatus {
             flags: DeviceFlags::default(),
             counters: Counters { out_of_sync_kib: 16_374, ..Counters::default() },
             sync: None,
+            was_degraded: false,
         }],
     }
 }

@@ -311,10 +311,10 @@ pub static OPTIONS: &[OptionDef] = &[
         Kind::Choice(&[("io-error", 0), ("suspend-io", 1)]),
     )
     .syncer(),
-    OptionDef::new(Section::Startup, "wfc-timeout", seconds(0, WFC_TIMEOUT_S_MAX, 0)),
-    OptionDef::new(Section::Startup, "degr-wfc-timeout", seconds(0, WFC_TIMEOUT_S_MAX, 0)),
-    OptionDef::new(Section::Startup, "outdated-wfc-timeout", seconds(0, WFC_TIMEOUT_S_MAX, 0)),
-    OptionDef::new(Section::Startup, "wait-after-sb", flag(false)),
+    OptionDef::new(Section::Startup, "wfc-timeout", seconds(0, WFC_TIMEOUT_S_MAX, 0)).effective(),
+    OptionDef::new(Section::Startup, "degr-wfc-timeout", seconds(0, WFC_TIMEOUT_S_MAX, 0)).effective(),
+    OptionDef::new(Section::Startup, "outdated-wfc-timeout", seconds(0, WFC_TIMEOUT_S_MAX, 0)).effective(),
+    OptionDef::new(Section::Startup, "wait-after-sb", flag(false)).effective(),
     handler("pri-on-incon-degr"),
     handler("pri-lost-after-sb"),
     handler("pri-lost"),
@@ -340,7 +340,7 @@ mod tests {
     fn defaults_agree_with_the_engine() {
         let disk = serde_json::to_value(DiskOptions::default()).unwrap();
         let net = serde_json::to_value(NetOptions::default()).unwrap();
-        for option in OPTIONS.iter().filter(|option| option.has_effect) {
+        for option in OPTIONS.iter().filter(|o| o.has_effect && o.section != Section::Startup) {
             let fields = if option.section == Section::Net { &net } else { &disk };
             let stem = option.name.replace('-', "_");
             let (_, field) = fields

@@ -61,6 +61,14 @@ pub enum Verb {
     Secondary,
     /// Bring what is in use into line with the configuration.
     Adjust,
+    /// The same; the original showed its progress in the meantime.
+    AdjustWithProgress,
+    /// Wait until the peers have appeared, as long as the startup section says.
+    WaitConnect,
+    /// The same for everything in the configuration; at a terminal, `yes` ends it.
+    WaitConInt,
+    /// Become primary if `become-primary-on` names this node, or both.
+    ShBPri,
     /// Print our role and the peer's.
     Role,
     /// Print the state of the connection.
@@ -89,13 +97,20 @@ impl Verb {
     pub fn takes_volume(self) -> bool {
         !matches!(
             self,
-            Self::Down | Self::Connect | Self::Disconnect | Self::Adjust | Self::Status | Self::Dump
+            Self::Down
+                | Self::Connect
+                | Self::Disconnect
+                | Self::Adjust
+                | Self::AdjustWithProgress
+                | Self::Status
+                | Self::Dump
+                | Self::ShBPri
         )
     }
 
     /// Whether our address must be one of this machine's.
     pub fn verifies_addresses(self) -> bool {
-        matches!(self, Self::Up | Self::Connect | Self::Adjust | Self::Dump)
+        matches!(self, Self::Up | Self::Connect | Self::Adjust | Self::AdjustWithProgress | Self::Dump)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Carries the calls out: over the control socket, or on the device itself.
 
+mod startup;
+
 use std::path::Path;
 
 use drbd_engine::admin::{Command, Refusal};
@@ -57,7 +59,7 @@ impl<'a> Executor<'a> {
 
     /// Carries a plan out; the exit status.
     pub fn run(&mut self, plan: &Plan<'_>, selected: &[Selected<'_>]) -> Result<u8, u8> {
-        if matches!(self.cli.verb, Verb::Up | Verb::Adjust) {
+        if matches!(self.cli.verb, Verb::Up | Verb::Adjust | Verb::AdjustWithProgress) {
             return self.run_stages(plan, selected);
         }
         if self.cli.verb == Verb::Status && self.cli.json && !self.cli.dry_run {
@@ -65,7 +67,12 @@ impl<'a> Executor<'a> {
         }
         let mut worst = 0;
         for &one in selected {
-            for step in plan.steps(one)? {
+            let steps = plan.steps(one)?;
+            if self.cli.verb == Verb::ShBPri && !self.cli.dry_run {
+                worst = worst.max(self.become_primary(plan, &steps));
+                continue;
+            }
+            for step in steps {
                 let status = self.step(plan, &step);
                 worst = worst.max(status);
                 if status >= EXIT_FATAL {
@@ -156,6 +163,7 @@ impl<'a> Executor<'a> {
             Step::Meta(of, verb, force) => self.meta(*of, verb, *force),
             Step::Status(resource) => self.print_status(&resource.name.text),
             Step::State(of, verb) => self.print_state(*of, verb),
+            Step::WaitConnect(of) => self.wait_connect(*of),
             _ => {
                 self.warn_about_options_without_effect(step);
                 let command = command(step, self.node);
@@ -327,6 +335,8 @@ fn command(step: &Step<'_>, node: &str) -> Command {
         Step::Secondary(of) => Command::Secondary { resource: name(of.resource) },
         Step::Down(resource) => Command::Down { resource: name(resource) },
         Step::Status(resource) => Command::Status { resource: Some(name(resource)) },
-        Step::State(of, _) | Step::Meta(of, ..) => Command::Status { resource: Some(name(of.resource)) },
+        Step::State(of, _) | Step::Meta(of, ..) | Step::WaitConnect(of) => {
+            Command::Status { resource: Some(name(of.resource)) }
+        }
     }
 }

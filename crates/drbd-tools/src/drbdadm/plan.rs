@@ -56,6 +56,17 @@ impl<'c> Plan<'c> {
             .collect()
     }
 
+    /// The volumes that this node has of a resource.
+    pub fn all_volumes(&self, resource: &'c Resource) -> Vec<VolumeRef<'c>> {
+        self.volumes(Selected { resource, volume: None })
+    }
+
+    /// Whether `become-primary-on` names this node, or both.
+    fn is_to_become_primary(&self, resource: &Resource) -> bool {
+        let names = &resource.sections.become_primary_on;
+        names.iter().any(|name| name.text == self.node || name.text == "both")
+    }
+
     fn ends(&self, resource: &'c Resource) -> Result<Ends<'c>, u8> {
         match (resource.host(self.node), resource.peer_of(self.node)) {
             (Some(us), Some(peer)) => Ok(Ends { resource, us, peer }),
@@ -76,7 +87,10 @@ impl<'c> Plan<'c> {
         let volumes = self.volumes(selected);
         let each = |step: &dyn Fn(VolumeRef<'c>) -> Step<'c>| volumes.iter().map(|&of| step(of)).collect();
         Ok(match self.verb {
-            Verb::Up | Verb::Adjust | Verb::Dump => Vec::new(),
+            Verb::Up | Verb::Adjust | Verb::AdjustWithProgress | Verb::Dump | Verb::WaitConInt => Vec::new(),
+            Verb::WaitConnect => each(&Step::WaitConnect),
+            Verb::ShBPri if !self.is_to_become_primary(resource) => Vec::new(),
+            Verb::ShBPri => each(&|of| Step::Primary(of, false)),
             Verb::Down => vec![Step::Down(resource)],
             Verb::Status => vec![Step::Status(resource)],
             Verb::Connect => vec![Step::Connect(self.ends(resource)?, self.discard_my_data)],
@@ -101,7 +115,7 @@ impl<'c> Plan<'c> {
         selected: Selected<'c>,
         present: Option<&ResourceStatus>,
     ) -> Result<(), u8> {
-        let is_adjust = self.verb == Verb::Adjust;
+        let is_adjust = matches!(self.verb, Verb::Adjust | Verb::AdjustWithProgress);
         if present.is_none() {
             stages.prerequisites.push(Step::NewResource(selected.resource));
         }

@@ -109,6 +109,8 @@ pub enum Step<'c> {
     Status(&'c Resource),
     /// `role`, `cstate` or `dstate`.
     State(VolumeRef<'c>, &'static str),
+    /// `wait-connect`.
+    WaitConnect(VolumeRef<'c>),
     /// A call of drbdmeta; with the third true, `--force`.
     Meta(VolumeRef<'c>, &'static str, bool),
 }
@@ -130,6 +132,7 @@ impl Step<'_> {
             | Self::Primary(volume, _)
             | Self::Secondary(volume)
             | Self::State(volume, _)
+            | Self::WaitConnect(volume)
             | Self::Meta(volume, ..) => volume.minor().to_string(),
         }
     }
@@ -191,6 +194,10 @@ impl Step<'_> {
             Self::Down(resource) => say(&["down", &resource.name.text]),
             Self::Status(resource) => say(&["status", &resource.name.text]),
             Self::State(of, verb) => say(&[verb, &of.minor().to_string()]),
+            Self::WaitConnect(of) => {
+                say(&["wait-connect", &of.minor().to_string()]);
+                words.extend(option_words(&of.resource.sections.startup));
+            }
             Self::Meta(of, verb, force) => {
                 let (minor, index) = (of.minor().to_string(), of.index_word("flex-external"));
                 say(&[&minor, "v08", of.meta_disk(), &index, verb]);
