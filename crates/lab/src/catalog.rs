@@ -54,17 +54,75 @@ pub struct Flavor {
     pub disk_gb: u32,
     /// Listed as in 2013; servers share the host's processors.
     pub vcpus: u32,
+    /// Megabits per second that the interface on the network `public` takes and gives, as in 2013.
+    pub public_mbit_per_s: u32,
+}
+
+impl Flavor {
+    /// The bandwidth as novaclient lists it: in units of 10 Mb/s.
+    pub fn rxtx_factor(&self) -> f64 {
+        f64::from(self.public_mbit_per_s) / 10.0
+    }
 }
 
 /// Every flavor.
 pub const FLAVORS: &[Flavor] = &[
-    Flavor { id: 2, name: "512MB Standard Instance", memory_mib: 512, disk_gb: 20, vcpus: 1 },
-    Flavor { id: 3, name: "1GB Standard Instance", memory_mib: 1024, disk_gb: 40, vcpus: 1 },
-    Flavor { id: 4, name: "2GB Standard Instance", memory_mib: 2048, disk_gb: 80, vcpus: 2 },
-    Flavor { id: 5, name: "4GB Standard Instance", memory_mib: 4096, disk_gb: 160, vcpus: 2 },
-    Flavor { id: 6, name: "8GB Standard Instance", memory_mib: 8192, disk_gb: 320, vcpus: 4 },
-    Flavor { id: 7, name: "15GB Standard Instance", memory_mib: 15360, disk_gb: 620, vcpus: 6 },
-    Flavor { id: 8, name: "30GB Standard Instance", memory_mib: 30720, disk_gb: 1200, vcpus: 8 },
+    Flavor {
+        id: 2,
+        name: "512MB Standard Instance",
+        memory_mib: 512,
+        disk_gb: 20,
+        vcpus: 1,
+        public_mbit_per_s: 20,
+    },
+    Flavor {
+        id: 3,
+        name: "1GB Standard Instance",
+        memory_mib: 1024,
+        disk_gb: 40,
+        vcpus: 1,
+        public_mbit_per_s: 30,
+    },
+    Flavor {
+        id: 4,
+        name: "2GB Standard Instance",
+        memory_mib: 2048,
+        disk_gb: 80,
+        vcpus: 2,
+        public_mbit_per_s: 60,
+    },
+    Flavor {
+        id: 5,
+        name: "4GB Standard Instance",
+        memory_mib: 4096,
+        disk_gb: 160,
+        vcpus: 2,
+        public_mbit_per_s: 100,
+    },
+    Flavor {
+        id: 6,
+        name: "8GB Standard Instance",
+        memory_mib: 8192,
+        disk_gb: 320,
+        vcpus: 4,
+        public_mbit_per_s: 150,
+    },
+    Flavor {
+        id: 7,
+        name: "15GB Standard Instance",
+        memory_mib: 15360,
+        disk_gb: 620,
+        vcpus: 6,
+        public_mbit_per_s: 200,
+    },
+    Flavor {
+        id: 8,
+        name: "30GB Standard Instance",
+        memory_mib: 30720,
+        disk_gb: 1200,
+        vcpus: 8,
+        public_mbit_per_s: 300,
+    },
 ];
 
 /// The image that a user means by id or name.

@@ -10,6 +10,7 @@
 //! overview, removal). A server is not a security boundary: root in it is root.
 
 pub mod addresses;
+pub mod bandwidth;
 pub mod catalog;
 pub mod cgroup;
 pub mod disk;
@@ -27,6 +28,7 @@ mod lab_command;
 pub mod life;
 pub mod loopdev;
 pub mod mountinfo;
+pub mod netns;
 pub mod networks;
 mod nova_command;
 pub mod partition;

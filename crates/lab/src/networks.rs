@@ -92,7 +92,7 @@ pub fn create(lab: &Lab, label: &str, cidr: &str, cidr_v6: Option<&str>) -> Resu
     let built_in = built_in();
     let others = built_in.iter().chain(records.networks.iter());
     others.into_iter().try_for_each(|other| clash(&network, other)).map_err(refused)?;
-    fabric::ensure(lab, [&network].into_iter())?;
+    fabric::ensure(lab, &records, [&network].into_iter())?;
     records.networks.push(network.clone());
     records.save(lab, &lock)?;
     Ok(network)

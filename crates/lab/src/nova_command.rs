@@ -16,7 +16,7 @@ use crate::place::Lab;
 use crate::servers::{self, Order};
 use crate::state::{Network, Records, Server, Volume, VolumeKind};
 use crate::table::{properties, render};
-use crate::{enter, interfaces, networks, volumes};
+use crate::{bandwidth, enter, interfaces, networks, volumes};
 
 /// Servers, networks and volumes of a lab on this machine
 #[derive(Debug, Parser)]
@@ -279,6 +279,7 @@ fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_js
                 "network": label(nic.network),
                 "address": nic.address,
                 "address_v6": nic.address_v6,
+                "mbit_per_s": bandwidth::limit(server, nic),
                 "unplugged": nic.unplugged,
             })
         })
@@ -340,6 +341,7 @@ fn show(lab: &Lab, server: &Server, listing: &Listing) -> Result<()> {
         ("status", Life::status(life.as_ref()).word().to_owned()),
         ("image", image.to_owned()),
         ("flavor", flavor.to_owned()),
+        ("public bandwidth", bandwidth::text(server)),
         ("networks", interfaces::listing(&records, server)),
         ("memory limit", limit(|limits| limits.memory.text())),
         ("cpu limit", limit(|limits| limits.cpu.text())),
@@ -367,7 +369,8 @@ fn flavor_list(listing: &Listing) {
             let numbers =
                 [flavor.memory_mib, flavor.disk_gb.into(), flavor.vcpus.into()].map(|n| n.to_string());
             let [memory, disk, vcpus] = numbers;
-            vec![flavor.id.to_string(), flavor.name.to_owned(), memory, disk, vcpus]
+            let factor = format!("{:.1}", flavor.rxtx_factor());
+            vec![flavor.id.to_string(), flavor.name.to_owned(), memory, disk, vcpus, factor]
         })
         .collect();
     let things: Vec<_> = FLAVORS
@@ -379,8 +382,10 @@ fn flavor_list(listing: &Listing) {
                 "memory_mib": flavor.memory_mib,
                 "disk_gb": flavor.disk_gb,
                 "vcpus": flavor.vcpus,
+                "rxtx_factor": flavor.rxtx_factor(),
+                "public_mbit_per_s": flavor.public_mbit_per_s,
             })
         })
         .collect();
-    print_listing(listing, &things, &["ID", "Name", "Memory_MB", "Disk", "VCPUs"], &rows);
+    print_listing(listing, &things, &["ID", "Name", "Memory_MB", "Disk", "VCPUs", "RXTX_Factor"], &rows);
 }

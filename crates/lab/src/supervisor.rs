@@ -136,6 +136,7 @@ fn boot(lab: &Lab, lock: &LabLock, server_id: Uuid) -> Result<Process> {
     power::clean_up(lab, server, &records)?;
     fabric::ensure(
         lab,
+        &records,
         records.networks.iter().filter(|n| server.nics.iter().any(|nic| nic.network == n.id)),
     )?;
     let (ours, theirs) = UnixStream::pair().doing(|| "make a socket pair".into())?;
@@ -172,9 +173,7 @@ fn plug_in(
     cgroup::track(lab, server.id, init.pid);
     let limits = cgroup::confine(lab, server.id, catalog::flavor_of(server), init.pid);
     expect(&mut talk, "rooted")?;
-    fabric::plug(lab, server, init.pid)?;
-    fabric::apply_partitions(lab, records)?;
-    fabric::apply_cuts(lab, records)?;
+    fabric::plug(lab, records, server, init.pid)?;
     let supervisor = Process::of(std::process::id() as i32).doing(|| "find myself".into())?;
     let mut life = Life::new(supervisor, init, limits);
     store::ensure(lab, lock)?;
