@@ -17,7 +17,17 @@ pub const NEEDS: &[Need] = &[
     Need { what: "build", packages: &["gcc", "libc6-dev"], includes: &[], nextest: false },
     Need {
         what: "lab",
-        packages: &["iproute2", "mount", "util-linux", "fdisk", "e2fsprogs", "procps", "iputils-ping"],
+        packages: &[
+            "iproute2",
+            "iptables",
+            "mount",
+            "util-linux",
+            "fdisk",
+            "e2fsprogs",
+            "procps",
+            "iputils-ping",
+            "socat",
+        ],
         includes: &["build"],
         nextest: false,
     },
