@@ -17,6 +17,7 @@ use crate::disk;
 use crate::error::{Doing, Error, Result};
 use crate::fabric;
 use crate::fault::server::Fall;
+use crate::forward;
 use crate::life::{Life, Status};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo;
@@ -31,7 +32,7 @@ use crate::store;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Words of `lockstep lab` that name processes which stay.
-const STAYING: &[&str] = &["server", "server-init", "store"];
+const STAYING: &[&str] = &["server", "server-init", "store", "forward"];
 
 /// Removes the lab.
 ///
@@ -45,6 +46,7 @@ pub fn down(lab: &Lab) -> Result<()> {
             first_error = done;
         }
     };
+    note(forward::end_all(lab, &lock));
     let records = Records::load(lab).unwrap_or_default();
     for server in &records.servers {
         let life = Life::load(lab, server.id).unwrap_or_default();

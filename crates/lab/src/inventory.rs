@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::down;
 use crate::error::Result;
+use crate::forward;
 use crate::interfaces;
 use crate::life::Life;
 use crate::place::Lab;
@@ -50,6 +51,16 @@ pub fn table() -> Result<String> {
                 networks,
             ]);
         }
+        for forward in forward::all(&lab) {
+            rows.push(vec![
+                name(),
+                "forward".into(),
+                forward.port.to_string(),
+                "ACTIVE".into(),
+                forward.process.to_string(),
+                format!("to {}:{}", forward.server, forward.server_port),
+            ]);
+        }
         for volume in &records.volumes {
             let place = volume.attachment.as_ref().map(|attachment| {
                 let server = records.server_by_id(attachment.server).map_or("?", |server| &server.name);
@@ -94,6 +105,7 @@ pub fn json() -> Result<Value> {
             "store_pid": store::process(&lab).map(|process| process.pid),
             "pids": down::processes(&lab).iter().map(|process| process.pid).collect::<Vec<_>>(),
             "servers": servers,
+            "forwards": forward::all(&lab),
             "volumes": records.volumes,
             "networks": records.networks,
         }));

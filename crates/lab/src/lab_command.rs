@@ -13,7 +13,7 @@ use crate::fault::command::FaultCommand;
 use crate::init::{self, End};
 use crate::place::Lab;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, inventory, record, store};
+use crate::{down, fault, forward, inventory, record, store};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -44,6 +44,8 @@ enum Verb {
     Fault(FaultCommand),
     /// Record frames, consoles and events into a directory, until a command ends or Ctrl-C
     Record(record::Order),
+    /// Let a port of this machine's loopback lead to a port of a server
+    Forward(forward::Order),
     /// Serve the lab's volumes
     #[command(hide = true)]
     Store,
@@ -83,6 +85,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Down { all: true } => Lab::all().iter().map(down::down).fold(Ok(()), Result::and)?,
         Verb::Down { all: false } => down::down(&lab)?,
         Verb::Fault(command) => print(&fault::command::run(&lab, &command)?),
+        Verb::Forward(order) => forward::run(&lab, &order)?,
         Verb::Record(order) => return record::run(&lab, order),
         Verb::Store => store::daemon::run(&lab)?,
         Verb::Server { id } => supervisor::run(&lab, id)?,

@@ -21,6 +21,7 @@ pub mod error;
 pub mod events;
 pub mod fabric;
 pub mod fault;
+pub mod forward;
 pub mod init;
 pub mod interfaces;
 pub mod inventory;
