@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use uuid::{Uuid, uuid};
 
 use crate::error::{Error, Result};
@@ -201,17 +202,20 @@ impl Records {
     /// Records that cannot be read, or of a version that is not ours.
     pub fn load(lab: &Lab) -> Result<Self> {
         let path = lab.state_dir().join("lab.json");
-        let records: Self = read_json(&path)?.unwrap_or_default();
-        if records.magic != MAGIC || records.version != VERSION {
+        let Some(bytes) = read_json::<Value>(&path)? else { return Ok(Self::default()) };
+        // Fields of another version are not ours to judge.
+        let (magic, version) = (&bytes["magic"], &bytes["version"]);
+        if magic != MAGIC || version != VERSION {
             return Err(Error::refused(format!(
-                "{}: {:?} version {}, this program reads {MAGIC:?} version {VERSION}; `lockstep lab --lab {} down` \
-                 removes the lab",
+                "{}: {magic} version {version}, this program reads {MAGIC:?} version {VERSION}; `lockstep lab --lab {} \
+                 down` removes the lab",
                 path.display(),
-                records.magic,
-                records.version,
                 lab.name()
             )));
         }
+        let records = serde_json::from_value(bytes).map_err(|error| {
+            Error::refused(format!("{}: not a file of this lab: {error}", path.display()))
+        })?;
         Ok(records)
     }
 

@@ -96,7 +96,7 @@ fn a_port_of_the_loopback_leads_into_a_server() {
     let local = |line: &str| line.contains(" 127.0.0.1:") || line.contains(" [::1]:");
     assert!(!listens.is_empty() && listens.lines().all(local), "{listens}");
 
-    assert_eq!(listed(&lab), [text.clone()]);
+    assert_eq!(listed(&lab), [text.as_str()]);
     lab.lab_refuses(
         &["forward", &text, "web:80"],
         &format!("it leads to web:80, `lockstep lab --lab {} forward --stop {port}` ends that", lab.name()),

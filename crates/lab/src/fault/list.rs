@@ -1,12 +1,26 @@
 //! `lockstep lab fault list`: what is in force.
 
 use serde::Serialize;
+use uuid::Uuid;
 
 use crate::error::Result;
 use crate::life::Life;
 use crate::place::Lab;
 use crate::state::{Records, Server};
 use crate::table;
+
+/// A part of the lab that can be broken.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Part {
+    /// A network.
+    Network(Uuid),
+    /// A server.
+    Server(Uuid),
+    /// An interface of a server, by its number.
+    Interface(Uuid, usize),
+    /// A volume.
+    Volume(Uuid),
+}
 
 /// One fault that is in force.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
@@ -15,12 +29,20 @@ pub struct InForce {
     pub words: Vec<String>,
     /// What that means now, in a sentence.
     pub meaning: String,
+    /// What is broken, for whoever draws it.
+    #[serde(skip)]
+    pub parts: Vec<Part>,
 }
 
 impl InForce {
     /// From its words and its meaning.
     pub fn new<W: Into<String>>(words: impl IntoIterator<Item = W>, meaning: String) -> Self {
-        Self { words: words.into_iter().map(Into::into).collect(), meaning }
+        Self { words: words.into_iter().map(Into::into).collect(), meaning, parts: Vec::new() }
+    }
+
+    /// The same, of these parts.
+    pub fn of(self, parts: impl IntoIterator<Item = Part>) -> Self {
+        Self { parts: parts.into_iter().collect(), ..self }
     }
 }
 
@@ -33,7 +55,10 @@ pub fn in_force(lab: &Lab) -> Result<Vec<InForce>> {
     let mut all = Vec::new();
     for network in records.networks.iter().filter(|network| records.faults.cuts.contains(&network.id)) {
         let label = &network.label;
-        all.push(InForce::new(["cut", label], format!("no frame passes network {label}")));
+        all.push(
+            InForce::new(["cut", label], format!("no frame passes network {label}"))
+                .of([Part::Network(network.id)]),
+        );
     }
     all.extend(partitions(&records));
     for server in &records.servers {
@@ -48,10 +73,15 @@ fn partitions(records: &Records) -> Vec<InForce> {
     let mut all = Vec::new();
     for silence in &records.faults.silences {
         let (a, b) = (name(silence.from), name(silence.to));
+        let parts = [Part::Server(silence.from), Part::Server(silence.to)];
         if !records.faults.silences.contains(&silence.back()) {
-            all.push(InForce::new(["partition", a, b, "--one-way"], format!("{b} does not hear {a}")));
+            all.push(
+                InForce::new(["partition", a, b, "--one-way"], format!("{b} does not hear {a}")).of(parts),
+            );
         } else if silence.from < silence.to {
-            all.push(InForce::new(["partition", a, b], format!("{a} and {b} do not hear each other")));
+            all.push(
+                InForce::new(["partition", a, b], format!("{a} and {b} do not hear each other")).of(parts),
+            );
         }
     }
     all
@@ -61,17 +91,22 @@ fn of_server(records: &Records, server: &Server, paused: bool) -> Vec<InForce> {
     let name = &server.name;
     let mut all = Vec::new();
     for (_, fall) in records.faults.fallen.iter().filter(|(fallen, _)| *fallen == server.id) {
-        all.push(InForce::new([fall.word(), name], format!("server {name} is off")));
+        all.push(
+            InForce::new([fall.word(), name], format!("server {name} is off")).of([Part::Server(server.id)]),
+        );
     }
     if paused {
-        all.push(InForce::new(["pause", name], format!("no process of server {name} runs")));
+        all.push(
+            InForce::new(["pause", name], format!("no process of server {name} runs"))
+                .of([Part::Server(server.id)]),
+        );
     }
     for (index, nic) in server.nics.iter().enumerate() {
         let label = records.networks.iter().find(|n| n.id == nic.network).map_or("?", |n| &n.label);
         let cable = format!("{name}:{label}");
         if nic.unplugged {
             let meaning = format!("the cable of eth{index} of {name} is pulled");
-            all.push(InForce::new(["link-down", &cable], meaning));
+            all.push(InForce::new(["link-down", &cable], meaning).of([Part::Interface(server.id, index)]));
         }
     }
     all
