@@ -11,11 +11,11 @@ pub const FILE_BYTES_MAX: u64 = 4 << 20;
 pub const FILES_MAX: usize = 4096;
 
 /// Names a file of a [`Sources`].
-#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FileId(u32);
 
-/// A run of bytes of one file.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+/// A run of bytes of one file. The default is the empty run at the beginning: of what stands in no file.
+#[derive(Clone, Copy, Debug, Default, Eq, Hash, PartialEq)]
 pub struct Span {
     /// The file.
     pub file: FileId,

@@ -101,6 +101,11 @@ pub enum Command {
         /// None: all.
         resource: Option<String>,
     },
+    /// What one resource or all are configured with.
+    Show {
+        /// None: all.
+        resource: Option<String>,
+    },
     /// Drain, and let a new program take over the fronts.
     Upgrade,
     /// End the daemon; refused while a resource is configured.
@@ -120,6 +125,54 @@ pub enum Response {
     Refused(Refusal),
     /// Answer to `Status`, sorted by name.
     Status(Vec<ResourceStatus>),
+    /// Answer to `Show`, sorted by name.
+    Configuration(Vec<Configuration>),
+}
+
+/// What a resource is configured with.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct Configuration {
+    /// Its name.
+    pub name: String,
+    /// Sorted by minor.
+    pub minors: Vec<ConfiguredMinor>,
+    /// None: no network configuration.
+    pub connection: Option<ConfiguredConnection>,
+}
+
+/// A minor of a resource.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ConfiguredMinor {
+    /// Number of the device.
+    pub minor: u32,
+    /// Number of the volume.
+    pub volume: u16,
+    /// None: not attached.
+    pub disk: Option<ConfiguredDisk>,
+}
+
+/// A disk in use.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ConfiguredDisk {
+    /// Lower-level device.
+    pub disk: PathBuf,
+    /// Device of the meta-data.
+    pub meta_disk: PathBuf,
+    /// Where on it.
+    pub meta_index: MetaIndex,
+    /// All options.
+    pub options: DiskOptions,
+}
+
+/// A connection that is made or looked for.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ConfiguredConnection {
+    /// Our end.
+    pub local: SocketAddr,
+    /// The peer's end.
+    pub peer: SocketAddr,
+    /// All options, the secret among them: not to be shown.
+    pub options: NetOptions,
 }
 
 /// Why the daemon refuses, in DRBD's numbers: `enum drbd_state_rv` (negative) or `enum drbd_ret_code` (above 100).

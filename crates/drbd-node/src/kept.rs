@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use drbd_engine::admin::Command;
+use drbd_engine::admin::{Command, Configuration, ConfiguredConnection, ConfiguredDisk, ConfiguredMinor};
 use front::holder::{Holder, Kept};
 use serde::{Deserialize, Serialize};
 
@@ -47,6 +47,31 @@ impl KeptResource {
             connect: None,
             primary: false,
         }
+    }
+
+    /// The same for the tools.
+    pub fn configuration(&self) -> Configuration {
+        let disk = |attach: &Command| match attach {
+            Command::Attach { disk, meta_disk, meta_index, options, .. } => Some(ConfiguredDisk {
+                disk: disk.clone(),
+                meta_disk: meta_disk.clone(),
+                meta_index: *meta_index,
+                options: options.clone(),
+            }),
+            _ => None,
+        };
+        let minors = self.minors.iter().map(|(&minor, (volume, attach))| ConfiguredMinor {
+            minor,
+            volume: *volume,
+            disk: attach.as_ref().and_then(disk),
+        });
+        let connection = match &self.connect {
+            Some(Command::Connect { local, peer, options, .. }) => {
+                Some(ConfiguredConnection { local: *local, peer: *peer, options: options.clone() })
+            }
+            _ => None,
+        };
+        Configuration { name: self.name.clone(), minors: minors.collect(), connection }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drbd_engine::admin::{Command, Refusal, Response};
+use drbd_engine::admin::{Command, Configuration, DiskOptions, NetOptions, Refusal, Response};
 use drbd_engine::event::Order;
 use drbd_engine::status::ResourceStatus;
 use drbd_format::meta::MetaFlags;
@@ -77,17 +77,16 @@ impl Registry {
                     false => Response::Status(all),
                 };
             }
+            Command::Show { resource } => {
+                return Response::Configuration(self.configurations(resource.as_deref()));
+            }
             Command::NewResource { resource } => self.new_resource(&resource),
             Command::NewMinor { resource, minor, volume } => self.new_minor(&resource, minor, volume),
             Command::Attach { minor, .. } => self.attach(minor, command),
             Command::Detach { minor, .. } => self.detach(minor),
-            Command::DiskOptions { minor, options } => self.of_minor(minor).and_then(|(entry, volume)| {
-                order(&entry.worker, Order::DiskOptions { volume, options }, None)
-            }),
+            Command::DiskOptions { minor, options } => self.disk_options(minor, options),
             Command::Connect { ref resource, .. } => self.connect(&resource.clone(), command),
-            Command::NetOptions { resource, options } => {
-                self.of(&resource).and_then(|entry| order(&entry.worker, Order::NetOptions(options), None))
-            }
+            Command::NetOptions { resource, options } => self.net_options(&resource, options),
             Command::Disconnect { resource, force } => self.disconnect(&resource, force),
             Command::Primary { resource, force } => self.primary(&resource, force),
             Command::Secondary { resource } => self.secondary(&resource),
@@ -122,6 +121,37 @@ impl Registry {
                 Some(status)
             })
             .collect()
+    }
+
+    /// What is configured, sorted by name.
+    fn configurations(&self, resource: Option<&str>) -> Vec<Configuration> {
+        let entries = lock(&self.resources).clone();
+        let named = entries.into_iter().filter(|(name, _)| resource.is_none_or(|wanted| wanted == name));
+        named.map(|(_, entry)| lock(&entry.configured).kept.configuration()).collect()
+    }
+
+    fn disk_options(&self, minor: u32, options: DiskOptions) -> Outcome {
+        let (entry, volume) = self.of_minor(minor)?;
+        let mut configured = lock(&entry.configured);
+        let change = Order::DiskOptions { volume, options: options.clone() };
+        let outcome = order(&entry.worker, change, None)?;
+        if let Some((_, Some(Command::Attach { options: kept, .. }))) = configured.kept.minors.get_mut(&minor)
+        {
+            *kept = options;
+        }
+        self.keeper.store_resource(&configured.kept);
+        Ok(outcome)
+    }
+
+    fn net_options(&self, resource: &str, options: NetOptions) -> Outcome {
+        let entry = self.of(resource)?;
+        let mut configured = lock(&entry.configured);
+        let outcome = order(&entry.worker, Order::NetOptions(options.clone()), None)?;
+        if let Some(Command::Connect { options: kept, .. }) = &mut configured.kept.connect {
+            *kept = options;
+        }
+        self.keeper.store_resource(&configured.kept);
+        Ok(outcome)
     }
 
     /// Whether a resource is configured.

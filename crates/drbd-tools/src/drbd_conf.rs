@@ -5,6 +5,7 @@
 //! it as `drbdadm dump` does.
 
 pub mod dump;
+pub mod dump_xml;
 pub mod effective;
 pub mod model;
 pub mod options;

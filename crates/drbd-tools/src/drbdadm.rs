@@ -3,16 +3,19 @@
 pub mod cli;
 mod execute;
 mod plan;
+mod setup_option;
+mod shell;
 mod step;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use conf::Diagnostic;
 
 use crate::drbd_conf::model::{Config, Resource};
-use crate::drbd_conf::{self, dump, effective};
+use crate::drbd_conf::{self, dump, dump_xml, effective};
 use cli::{Cli, Parsed, Verb};
 use execute::Executor;
 
@@ -55,23 +58,74 @@ fn run(cli: &Cli) -> Result<u8, u8> {
     for warning in &config.warnings {
         eprint!("{}", warning.render(&config.sources, has_colour()));
     }
+    if cli.verb.uses_secrets() && !cli.dry_run {
+        check_privacy(&config, cli.require_private_config)?;
+    }
     let node = node_name();
-    if cli.verb != Verb::Dump || cli.dry_run || cli.verbose {
+    if !cli.verb.is_dump() || cli.dry_run || cli.verbose {
         effective::expand(&mut config);
     }
-    if cli.verb == Verb::WaitConInt {
-        let plan = plan::Plan::new(cli, &config, &node);
-        return Executor::new(cli, &node).wait_con_int(&plan, &config);
+    if cli.verb.ignores_names() {
+        return about_all(cli, &config, &node);
     }
     let selected = select(cli, &config, &node)?;
     if cli.verb.verifies_addresses() && !cli.dry_run && !config.global.disable_ip_verification {
         verify_addresses(&config, &selected, &node)?;
     }
-    if cli.verb == Verb::Dump {
+    if cli.verb.is_dump() {
         return Ok(print_dump(cli, &config, &selected, &node));
     }
     let plan = plan::Plan::new(cli, &config, &node);
+    if selected.iter().all(|&one| print_about(cli, &plan, one)) {
+        return Ok(0);
+    }
     Executor::new(cli, &node).run(&plan, &selected)
+}
+
+/// Prints what a verb for scripts says about one resource; false if this is no such verb.
+fn print_about(cli: &Cli, plan: &plan::Plan<'_>, selected: Selected<'_>) -> bool {
+    let text = shell::about_one(cli.verb, plan, selected);
+    print!("{}", text.as_deref().unwrap_or_default());
+    text.is_some()
+}
+
+/// A command about everything in the configuration.
+fn about_all(cli: &Cli, config: &Config, node: &str) -> Result<u8, u8> {
+    if !cli.resources.is_empty() {
+        eprintln!("This command will ignore resource names!");
+    }
+    if let Some(text) = shell::about_all(cli.verb, config, node) {
+        print!("{text}");
+        return Ok(0);
+    }
+    let plan = plan::Plan::new(cli, config, node);
+    let mut executor = Executor::new(cli, node);
+    match cli.verb {
+        Verb::WaitConInt => executor.wait_con_int(&plan, config),
+        _ => executor.sh_status(&plan, config, &config_path(cli)),
+    }
+}
+
+/// A secret that others may read is none: the files of the configuration that hold one are looked at.
+fn check_privacy(config: &Config, is_required: bool) -> Result<(), u8> {
+    let nets = config.resources.iter().map(|r| &r.sections.net).chain(config.common.iter().map(|c| &c.net));
+    let mut said = Vec::new();
+    for setting in nets.flatten().filter(|setting| setting.option.is_secret()) {
+        let path = config.sources.path(setting.span.file);
+        let mode = std::fs::metadata(path).map_or(0, |metadata| metadata.permissions().mode());
+        if mode & 0o004 == 0 || said.contains(&path) {
+            continue;
+        }
+        said.push(path);
+        let level = if is_required { "error" } else { "warning" };
+        eprintln!("{level}: {} holds a shared-secret, and everybody may read it", path.display());
+        eprintln!("  = help: chmod o-rwx {}", path.display());
+    }
+    if is_required && !said.is_empty() { Err(EXIT_CONFIGURATION) } else { Ok(()) }
+}
+
+fn config_path(cli: &Cli) -> PathBuf {
+    cli.config_file.clone().unwrap_or_else(|| "/etc/drbd.conf".into())
 }
 
 fn has_colour() -> bool {
@@ -88,14 +142,14 @@ struct Selected<'c> {
 
 /// The resources that the command line names.
 fn select<'c>(cli: &Cli, config: &'c Config, node: &str) -> Result<Vec<Selected<'c>>, u8> {
-    let is_all = match &cli.resources[..] {
-        [] => matches!(cli.verb, Verb::Dump | Verb::Status),
+    let is_all = match cli.names() {
+        [] => cli.verb.is_dump() || cli.verb == Verb::Status,
         [one] => one == "all",
         _ => false,
     };
     let everything = |resource| Selected { resource, volume: None };
     if is_all {
-        if cli.verb == Verb::Dump {
+        if cli.verb.is_dump() {
             return Ok(config.resources.iter().map(everything).collect());
         }
         if config.resources.is_empty() {
@@ -116,11 +170,11 @@ fn select<'c>(cli: &Cli, config: &'c Config, node: &str) -> Result<Vec<Selected<
         }
         return Ok(ours);
     }
-    if cli.resources.is_empty() {
+    if cli.names().is_empty() {
         eprint!("{}", cli::usage_error("No resource names specified"));
         return Err(EXIT_USAGE);
     }
-    cli.resources.iter().map(|word| select_one(cli, config, node, word)).collect()
+    cli.names().iter().map(|word| select_one(cli, config, node, word)).collect()
 }
 
 fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Result<Selected<'c>, u8> {
@@ -136,14 +190,21 @@ fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Resu
         return Err(EXIT_USAGE);
     };
     let Some(host) = resource.host(node) else {
-        if cli.verb == Verb::Dump {
+        if cli.verb.is_dump() {
             return Ok(Selected { resource, volume: None });
         }
         eprintln!("'{name}' ignored, since this host ({node}) is not mentioned with an 'on' keyword.");
         eprintln!("It is defined for {}.", hosts_text(std::iter::once(resource)));
         return Err(EXIT_USAGE);
     };
-    let Some(volume) = volume else { return Ok(Selected { resource, volume: None }) };
+    let Some(volume) = volume else {
+        if cli.verb.needs_volume() {
+            eprintln!("{} requires a specific volume id, but none is specified.", cli.verb.word());
+            eprintln!("Try '{} {name}/<vnr>'", cli.verb.word());
+            return Err(EXIT_USAGE);
+        }
+        return Ok(Selected { resource, volume: None });
+    };
     let number = volume.parse().ok().filter(|number| host.volumes.iter().any(|v| v.number == *number));
     let Some(number) = number else {
         let known: Vec<_> = host.volumes.iter().map(|v| v.number.to_string()).collect();
@@ -191,10 +252,15 @@ fn verify_addresses(config: &Config, selected: &[Selected<'_>], node: &str) -> R
 }
 
 fn print_dump(cli: &Cli, config: &Config, selected: &[Selected<'_>], node: &str) -> u8 {
+    let path = config_path(cli);
+    if cli.verb == Verb::DumpXml {
+        let resources: Vec<_> = selected.iter().map(|selected| selected.resource).collect();
+        print!("{}", dump_xml::document(config, &path, &resources));
+        return 0;
+    }
     let is_whole = cli.resources.is_empty() || cli.resources == ["all"];
     if is_whole {
-        let path = cli.config_file.as_deref().unwrap_or(Path::new("/etc/drbd.conf"));
-        print!("{}", dump::head(config, path, cli.verbose));
+        print!("{}", dump::head(config, &path, cli.verbose));
         if selected.is_empty() {
             println!("# no resources configured");
         }
@@ -212,13 +278,14 @@ mod tests {
     use super::cli::{self, Parsed};
     use super::execute::Executor;
     use super::plan::Plan;
-    use super::select;
+    use super::{select, shell};
     use crate::drbd_conf::{effective, load};
 
     /// What drbdadm 9.22 for 8.4 printed with `-d` for each verb on drbd0 (tests/conf/README.md).
     fn check_dry_runs(name: &str) {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
         let golden = std::fs::read_to_string(directory.join(format!("{name}.dry-run"))).unwrap();
+        let golden = without_secrets(&golden);
         let mut config = load(&directory.join(format!("{name}.conf"))).unwrap();
         effective::expand(&mut config);
         let mut checked = 0;
@@ -234,7 +301,68 @@ mod tests {
             assert_eq!((lines.as_str(), status), (expected, Ok(0)), "{name}: {verb}");
             checked += 1;
         }
-        assert_eq!(checked, 16);
+        assert_eq!(checked, 27);
+    }
+
+    /// The original prints them.
+    fn without_secrets(text: &str) -> String {
+        const OPTION: &str = "--shared-secret=";
+        let hidden = |word: &str| match word.strip_prefix(OPTION) {
+            Some(secret) => format!("{OPTION}_hidden_{}", if secret.ends_with('\n') { "\n" } else { "" }),
+            None => word.to_owned(),
+        };
+        let lines = text.split_inclusive('\n');
+        lines.map(|line| line.split(' ').map(hidden).collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// What drbdadm printed for each `sh-` verb, not as a dry run.
+    #[test]
+    fn scripts_are_told_what_the_original_tells_them() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
+        for name in ["tutorial", "tutorial-dual", "debian/drbd", "spelling-83", "spelling-84"] {
+            let golden = std::fs::read_to_string(directory.join(format!("{name}.shell"))).unwrap();
+            let mut config = load(&directory.join(format!("{name}.conf"))).unwrap();
+            effective::expand(&mut config);
+            for section in golden.split("## ").skip(1) {
+                let (verb, expected) = section.split_once('\n').unwrap();
+                let Parsed::Run(cli) = cli::parse([verb, "all"].map(Into::into).to_vec()) else {
+                    panic!("{verb}")
+                };
+                let plan = Plan::new(&cli, &config, "drbd0");
+                let text = shell::about_all(cli.verb, &config, "drbd0").unwrap_or_else(|| {
+                    let selected = select(&cli, &config, "drbd0").unwrap();
+                    selected.iter().map(|&one| shell::about_one(cli.verb, &plan, one).unwrap()).collect()
+                });
+                assert_eq!(text, expected, "{name}: {verb}");
+            }
+        }
+    }
+
+    #[test]
+    fn options_of_the_command_line_reach_drbdsetup() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
+        let mut config = load(&directory.join("spelling-84.conf")).unwrap();
+        effective::expand(&mut config);
+        for (words, expected) in [
+            ("disk-options --c-max-rate 10M pair/0", "drbdsetup-84 disk-options 10 --c-max-rate=10M\n"),
+            ("-- --al-updates disk-options pair/1", "drbdsetup-84 disk-options 11 --al-updates\n"),
+            (
+                "net-options -W--shared-secret=x pair",
+                "drbdsetup-84 net-options ipv6:\\[fd00::0004\\]:7791 ipv6:\\[fd00::3\\]:7791 --shared-secret=_hidden_\n",
+            ),
+            ("set-gi pair/0 A0:::: --force", "drbdmeta 10 v08 /dev/vg/a internal set-gi A0:::: --force\n"),
+        ] {
+            let words = std::iter::once("-d").chain(words.split(' ')).map(Into::into).collect();
+            let Parsed::Run(cli) = cli::parse(words) else { panic!("{expected}") };
+            let selected = select(&cli, &config, "drbd0").unwrap();
+            let plan = Plan::new(&cli, &config, "drbd0");
+            let mut lines = String::new();
+            Executor::printing_to(&cli, "drbd0", &mut lines).run(&plan, &selected).unwrap();
+            assert_eq!(lines, expected);
+        }
+        let words = ["net-options", "--ping-timeout=70000", "pair"].map(Into::into).to_vec();
+        let Parsed::Exit { text, status: 1 } = cli::parse(words) else { panic!() };
+        assert!(text.contains("--ping-timeout"), "{text}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod apply_al;
 mod create;
 mod dump;
 mod existing_data;
+pub mod generations;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Seek, SeekFrom};

@@ -10,7 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use control::{Client, ControlError};
-use drbd_engine::admin::{Command, Refusal, Response};
+use drbd_engine::admin::{Command, Configuration, Refusal, Response};
 use drbd_engine::status::ResourceStatus;
 
 use crate::service_manager;
@@ -132,6 +132,17 @@ impl Session {
             Response::Status(resources) => Ok(resources),
             // Asked for one that it does not know.
             Response::Refused(_) => Ok(Vec::new()),
+            other => Err(SessionError::Confused(format!("{other:?}"))),
+        }
+    }
+
+    /// What one resource is configured with, or all.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn configurations(&mut self, resource: Option<&str>) -> Result<Vec<Configuration>, SessionError> {
+        match self.client.call(&Command::Show { resource: resource.map(str::to_owned) })? {
+            Response::Configuration(found) => Ok(found),
             other => Err(SessionError::Confused(format!("{other:?}"))),
         }
     }

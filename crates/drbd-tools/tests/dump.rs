@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use drbd_tools::drbd_conf::{dump, effective, load};
+use drbd_tools::drbd_conf::{dump, dump_xml, effective, load};
 
 fn dumped(name: &str, is_expanded: bool) -> String {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
@@ -18,12 +18,22 @@ fn dumped(name: &str, is_expanded: bool) -> String {
     text.replace(directory.to_str().unwrap(), "DIR")
 }
 
+fn as_xml(name: &str) -> String {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
+    let path = directory.join(format!("{name}.conf"));
+    let config = load(&path).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+    let resources: Vec<_> = config.resources.iter().collect();
+    let text = dump_xml::document(&config, &path, &resources);
+    text.replace(path.parent().unwrap().to_str().unwrap(), "DIR")
+}
+
 fn check(name: &str) {
     let golden = |suffix: &str| {
         let path = format!("{}/tests/conf/{name}.{suffix}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(path).unwrap()
     };
     assert_eq!(dumped(name, false), golden("dump"), "{name}");
+    assert_eq!(as_xml(name), golden("dump-xml"), "{name} as XML");
     assert_eq!(dumped(name, true), golden("dump-v"), "{name} -v");
 }
 

@@ -49,7 +49,7 @@ pub fn resource(config: &Config, resource: &Resource, node: &str) -> String {
 }
 
 /// The directory's real path with the file's own name, as drbdadm shows files.
-fn canonical(path: &Path) -> PathBuf {
+pub fn canonical(path: &Path) -> PathBuf {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match (directory.canonicalize(), path.file_name()) {
         (Ok(directory), Some(name)) => directory.join(name),

@@ -96,7 +96,11 @@ pub fn discard_node<'a>(word: &'a str, node: &str) -> &'a str {
 
 /// The disk section for the daemon.
 pub fn disk_options(settings: &[Setting]) -> DiskOptions {
-    let mut options = DiskOptions::default();
+    disk_options_over(DiskOptions::default(), settings)
+}
+
+/// `options` with what the settings say over them.
+pub fn disk_options_over(mut options: DiskOptions, settings: &[Setting]) -> DiskOptions {
     if let Some(sectors) = number(settings, "size") {
         options.size_sectors = sectors;
     }
@@ -114,7 +118,11 @@ pub fn disk_options(settings: &[Setting]) -> DiskOptions {
 
 /// The net section for the daemon on `node`.
 pub fn net_options(settings: &[Setting], node: &str) -> NetOptions {
-    let mut options = NetOptions::default();
+    net_options_over(NetOptions::default(), settings, node)
+}
+
+/// `options` with what the settings say over them.
+pub fn net_options_over(mut options: NetOptions, settings: &[Setting], node: &str) -> NetOptions {
     if let Some(protocol) = value_of(settings, "protocol") {
         options.protocol = match protocol.value.as_str() {
             "A" => ReplicationProtocol::A,

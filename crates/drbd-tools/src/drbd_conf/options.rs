@@ -103,6 +103,11 @@ impl OptionDef {
         Self { name_83: Some(name_83), ..self }
     }
 
+    /// Whether its value must not be shown.
+    pub fn is_secret(&self) -> bool {
+        self.name == "shared-secret"
+    }
+
     /// Whether `word` means this option, in either spelling.
     pub fn is_named(&self, word: &str) -> bool {
         self.name == word || self.name_83 == Some(word)

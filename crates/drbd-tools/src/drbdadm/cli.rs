@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser, ValueEnum};
 
+use super::setup_option::{self, SetupOption};
+
 /// Administers DRBD resources by their configuration in /etc/drbd.conf.
 #[derive(Debug, Parser)]
 #[command(
@@ -32,6 +34,15 @@ pub struct Cli {
     /// For `status`: JSON in the form of DRBD 9.
     #[arg(long)]
     pub json: bool,
+    /// Refuse a configuration that holds a secret and that others may read.
+    #[arg(long)]
+    pub require_private_config: bool,
+    /// Hand an option to drbdsetup: `-W--c-max-rate=10M`. Those of the command may stand by themselves, too.
+    #[arg(short = 'W', long = "setup-option", value_name = "OPTION", allow_hyphen_values = true)]
+    pub setup_option: Vec<String>,
+    /// The options among the words that are for drbdsetup.
+    #[arg(skip)]
+    pub setup: Vec<SetupOption>,
     /// What to do.
     #[arg(value_enum, value_name = "COMMAND")]
     pub verb: Verb,
@@ -79,12 +90,74 @@ pub enum Verb {
     Status,
     /// Print the configuration as it is understood.
     Dump,
+    /// Print the same as XML.
+    DumpXml,
+    /// Change options of attached disks: `disk-options --c-max-rate=10M r0`.
+    DiskOptions,
+    /// Change options of connections: `net-options --ping-timeout=9 r0`.
+    NetOptions,
+    /// Change options of resources.
+    ResourceOptions,
+    /// Make resources, and nothing of them.
+    NewResource,
+    /// Make volumes.
+    #[value(alias = "sh-new-minor")]
+    NewMinor,
+    /// Print generation identifiers and what they mean.
+    ShowGi,
+    /// Print generation identifiers.
+    GetGi,
+    /// Set generation identifiers of a device that is not in use: `set-gi r0/0 CURRENT:BITMAP:…`.
+    SetGi,
+    /// Remove the meta-data.
+    WipeMd,
+    /// List the commands that are for scripts.
+    HiddenCommands,
+    /// For scripts: check the configuration.
+    ShNop,
+    /// For scripts: names of this node's resources, in one line.
+    ShResources,
+    /// For scripts: names of resources.
+    ShResource,
+    /// For scripts: what the module would be loaded with.
+    ShModParms,
+    /// For scripts: devices.
+    ShDev,
+    /// For scripts: what udev asks of a volume.
+    ShUdev,
+    /// For scripts: minors.
+    ShMinor,
+    /// For scripts: lower-level devices.
+    ShLlDev,
+    /// For scripts: devices of the meta-data.
+    ShMdDev,
+    /// For scripts: places on them.
+    ShMdIdx,
+    /// For scripts: our addresses.
+    ShIp,
+    /// For scripts: configuration and state as variables of a shell.
+    ShStatus,
     /// Write fresh meta-data.
     CreateMd,
     /// Print the meta-data of a device that is not in use.
     DumpMd,
     /// Mark what the activity log says may differ, after a crash. Attaching does it by itself.
     ApplyAl,
+}
+
+impl Cli {
+    /// For `set-gi`: what is to be set. The original takes it from the words after the name.
+    pub fn generations(&self) -> Option<&str> {
+        (self.verb == Verb::SetGi).then(|| self.resources.get(1).map(String::as_str)).flatten()
+    }
+
+    /// The names of resources among the words.
+    pub fn names(&self) -> &[String] {
+        match self.verb {
+            Verb::SetGi => &self.resources[..self.resources.len().min(1)],
+            _ => &self.resources,
+        }
+    }
 }
 
 impl Verb {
@@ -104,13 +177,49 @@ impl Verb {
                 | Self::AdjustWithProgress
                 | Self::Status
                 | Self::Dump
+                | Self::DumpXml
                 | Self::ShBPri
+                | Self::NetOptions
+                | Self::ResourceOptions
+                | Self::NewResource
+                | Self::ShResource
         )
+    }
+
+    /// Whether one volume must be named.
+    pub fn needs_volume(self) -> bool {
+        matches!(self, Self::SetGi | Self::ShUdev)
+    }
+
+    /// Whether it is about everything in the configuration, whatever names follow.
+    pub fn ignores_names(self) -> bool {
+        matches!(
+            self,
+            Self::WaitConInt
+                | Self::ShNop
+                | Self::ShResources
+                | Self::ShModParms
+                | Self::ShStatus
+                | Self::HiddenCommands
+        )
+    }
+
+    /// Whether it prints the configuration, that of other nodes too.
+    pub fn is_dump(self) -> bool {
+        matches!(self, Self::Dump | Self::DumpXml)
+    }
+
+    /// Whether the secrets of the configuration are handed on.
+    pub fn uses_secrets(self) -> bool {
+        self.verifies_addresses() && !self.is_dump()
     }
 
     /// Whether our address must be one of this machine's.
     pub fn verifies_addresses(self) -> bool {
-        matches!(self, Self::Up | Self::Connect | Self::Adjust | Self::AdjustWithProgress | Self::Dump)
+        matches!(
+            self,
+            Self::Up | Self::Connect | Self::Adjust | Self::AdjustWithProgress | Self::Dump | Self::DumpXml
+        )
     }
 }
 
@@ -143,8 +252,21 @@ pub fn parse(args: Vec<OsString>) -> Parsed {
     if args.first().is_some_and(|word| word == "help") || is_any(&["-h", "--help"]) {
         return Parsed::Exit { text: Cli::command().render_long_help().to_string(), status: 0 };
     }
+    let (args, mut setup) = match setup_option::take_out(args) {
+        Ok(split) => split,
+        Err(text) => return Parsed::Exit { text, status: super::EXIT_USAGE },
+    };
     match Cli::try_parse_from(std::iter::once(OsString::from("drbdadm")).chain(args)) {
-        Ok(cli) => Parsed::Run(cli),
+        Ok(mut cli) => {
+            for word in std::mem::take(&mut cli.setup_option) {
+                match setup_option::parse(cli.verb, &word) {
+                    Ok(option) => setup.push(option),
+                    Err(text) => return Parsed::Exit { text, status: super::EXIT_USAGE },
+                }
+            }
+            cli.setup = setup;
+            Parsed::Run(cli)
+        }
         Err(error) => Parsed::Exit { text: error.to_string(), status: super::EXIT_USAGE },
     }
 }

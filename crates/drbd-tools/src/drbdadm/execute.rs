@@ -1,20 +1,22 @@
 //! Carries the calls out: over the control socket, or on the device itself.
 
+mod change;
 mod startup;
 
 use std::path::Path;
 
 use drbd_engine::admin::{Command, Refusal};
 use drbd_engine::status::{DeviceStatus, ResourceStatus};
+use drbd_format::meta::MetaFlags;
 use drbd_format::names::DiskState;
 
-use super::Selected;
 use super::cli::{Cli, Verb};
 use super::plan::{Plan, Stages};
-use super::step::{Step, VolumeRef};
+use super::step::{Ends, Step, VolumeRef};
+use super::{EXIT_CONFIGURATION, Selected};
 use crate::drbd_conf::effective;
 use crate::drbd_conf::model::Setting;
-use crate::meta_disk::{self, EXIT_DEVICE, MetaDisk};
+use crate::meta_disk::{self, EXIT_DEVICE, MetaDisk, generations};
 use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
 use crate::session::{Session, SessionError};
 use crate::status_text;
@@ -143,8 +145,10 @@ impl<'a> Executor<'a> {
         if self.cli.dry_run || self.cli.verbose {
             self.show(&line);
             // The original shows what it would fall back on for a device that is not attached.
-            if let (Step::State(of, "dstate"), true) = (step, self.cli.dry_run) {
-                let fallback = Step::Meta(*of, "dstate", false).line(self.node, &|_| None);
+            if let (&Step::State(of, verb @ ("dstate" | "show-gi" | "get-gi")), true) =
+                (step, self.cli.dry_run)
+            {
+                let fallback = Step::Meta(of, verb, false).line(self.node, &|_| None);
                 self.show(&fallback);
             }
         }
@@ -163,6 +167,10 @@ impl<'a> Executor<'a> {
             Step::Meta(of, verb, force) => self.meta(*of, verb, *force),
             Step::Status(resource) => self.print_status(&resource.name.text),
             Step::State(of, verb) => self.print_state(*of, verb),
+            Step::SetGi(of, text, force) => self.set_gi(*of, text, *force),
+            Step::ChangeDisk(of, setup) => self.change_disk(step, *of, setup),
+            Step::ChangeNet(ends, setup) => self.change_net(step, ends.resource, setup),
+            Step::ChangeResource(resource, setup) => self.change_resource(resource, setup),
             Step::WaitConnect(of) => self.wait_connect(*of),
             _ => {
                 self.warn_about_options_without_effect(step);
@@ -240,41 +248,74 @@ impl<'a> Executor<'a> {
 
     fn print_state(&mut self, of: VolumeRef<'_>, verb: &str) -> Result<u8, SessionError> {
         let Some((resource, device)) = self.status_of(of)? else {
-            if verb == "dstate" && !of.volume.is_diskless() {
-                return self.meta(of, "dstate", false);
-            }
-            return Ok(not_there(&Step::Secondary(of)));
+            return self.print_detached_state(of, verb);
         };
+        if matches!(verb, "show-gi" | "get-gi") && device.disk == DiskState::Diskless {
+            return self.print_detached_state(of, verb);
+        }
         match verb {
             "role" => println!("{}", status_text::role(&resource)),
             "cstate" => println!("{}", device.connection),
+            "get-gi" => print!("{}", generations::line(device.uuids, MetaFlags(device.md_flags))),
+            "show-gi" => print!("{}", generations::explained(device.uuids, MetaFlags(device.md_flags))),
+            "sh-status" => print!("{}", status_text::shell(&resource, &device)),
             _ => println!("{}", status_text::dstate(&device)),
         }
         Ok(0)
     }
 
+    /// The same of a device that is not attached, from its meta-data if they tell it.
+    fn print_detached_state(&mut self, of: VolumeRef<'_>, verb: &str) -> Result<u8, SessionError> {
+        match verb {
+            "dstate" | "show-gi" | "get-gi" if !of.volume.is_diskless() => self.meta(of, verb, false),
+            "sh-status" => {
+                print!("{}", status_text::shell_unconfigured(of.minor()));
+                Ok(0)
+            }
+            _ => Ok(not_there(&Step::Secondary(of))),
+        }
+    }
+
+    fn set_gi(&mut self, of: VolumeRef<'_>, text: &str, force: bool) -> Result<u8, SessionError> {
+        if text.is_empty() {
+            eprintln!("Required Argument missing");
+            return Ok(EXIT_CONFIGURATION);
+        }
+        self.on_disk(of, |disk| generations::set_gi(disk, text, force))
+    }
+
     /// A call of drbdmeta: on the device itself, if nobody uses it.
     fn meta(&mut self, of: VolumeRef<'_>, verb: &str, force: bool) -> Result<u8, SessionError> {
+        let node = self.node;
+        self.on_disk(of, |disk| match verb {
+            "create-md" => meta_disk::create_md(disk, force, crate::is_era_2013()),
+            "apply-al" => meta_disk::apply_al(disk),
+            "dstate" => meta_disk::dstate(disk),
+            "show-gi" => generations::show_gi(disk),
+            "get-gi" => generations::get_gi(disk),
+            "wipe-md" => generations::wipe_md(disk, force),
+            _ => {
+                let line = Step::Meta(of, "dump-md", force).line(node, &|_| None);
+                let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+                meta_disk::dump_md(&mut out, disk, node, &line, force)
+            }
+        })
+    }
+
+    /// Acts on a device that nobody uses.
+    fn on_disk(
+        &mut self,
+        of: VolumeRef<'_>,
+        act: impl FnOnce(&MetaDisk) -> Result<(), meta_disk::Failed>,
+    ) -> Result<u8, SessionError> {
         let attached = self.status_of(of)?.is_some_and(|(_, device)| device.disk != DiskState::Diskless);
         if attached {
             eprintln!("Device '{}' is configured!", of.minor());
             return Ok(EXIT_DEVICE);
         }
         let data = of.separate_data();
-        let outcome =
-            MetaDisk::open(Path::new(of.meta_disk()), of.placement(), data.as_deref()).and_then(|disk| {
-                match verb {
-                    "create-md" => meta_disk::create_md(&disk, force, crate::is_era_2013()),
-                    "apply-al" => meta_disk::apply_al(&disk),
-                    "dstate" => meta_disk::dstate(&disk),
-                    _ => {
-                        let line = Step::Meta(of, "dump-md", force).line(self.node, &|_| None);
-                        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-                        meta_disk::dump_md(&mut out, &disk, self.node, &line, force)
-                    }
-                }
-            });
-        Ok(outcome.map_or_else(|failed| failed.status, |()| 0))
+        let opened = MetaDisk::open(Path::new(of.meta_disk()), of.placement(), data.as_deref());
+        Ok(opened.and_then(|disk| act(&disk)).map_or_else(|failed| failed.status, |()| 0))
     }
 }
 
@@ -334,9 +375,13 @@ fn command(step: &Step<'_>, node: &str) -> Command {
         Step::Primary(of, force) => Command::Primary { resource: name(of.resource), force: *force },
         Step::Secondary(of) => Command::Secondary { resource: name(of.resource) },
         Step::Down(resource) => Command::Down { resource: name(resource) },
-        Step::Status(resource) => Command::Status { resource: Some(name(resource)) },
-        Step::State(of, _) | Step::Meta(of, ..) | Step::WaitConnect(of) => {
-            Command::Status { resource: Some(name(of.resource)) }
-        }
+        Step::ChangeNet(Ends { resource, .. }, _)
+        | Step::ChangeResource(resource, _)
+        | Step::Status(resource) => Command::Status { resource: Some(name(resource)) },
+        Step::State(of, _)
+        | Step::Meta(of, ..)
+        | Step::WaitConnect(of)
+        | Step::SetGi(of, ..)
+        | Step::ChangeDisk(of, _) => Command::Status { resource: Some(name(of.resource)) },
     }
 }

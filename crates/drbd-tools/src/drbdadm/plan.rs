@@ -4,6 +4,7 @@ use drbd_engine::status::ResourceStatus;
 use drbd_format::names::{ConnectionState, DiskState};
 
 use super::cli::{Cli, Verb};
+use super::setup_option::SetupOption;
 use super::step::{Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
 use crate::drbd_conf::model::{Config, Resource};
@@ -13,6 +14,8 @@ pub struct Plan<'c> {
     verb: Verb,
     force: bool,
     discard_my_data: bool,
+    setup: &'c [SetupOption],
+    generations: Option<&'c str>,
     config: &'c Config,
     node: &'c str,
 }
@@ -32,8 +35,16 @@ pub struct Stages<'c> {
 
 impl<'c> Plan<'c> {
     /// For a command line on `node`.
-    pub fn new(cli: &Cli, config: &'c Config, node: &'c str) -> Self {
-        Self { verb: cli.verb, force: cli.force, discard_my_data: cli.discard_my_data, config, node }
+    pub fn new(cli: &'c Cli, config: &'c Config, node: &'c str) -> Self {
+        Self {
+            verb: cli.verb,
+            force: cli.force,
+            discard_my_data: cli.discard_my_data,
+            setup: &cli.setup,
+            generations: cli.generations(),
+            config,
+            node,
+        }
     }
 
     /// Minor of the volume that `resync-after` names: `RES` or `RES/VOL`.
@@ -47,7 +58,8 @@ impl<'c> Plan<'c> {
         volume.minor.map(|(minor, _)| minor)
     }
 
-    fn volumes(&self, selected: Selected<'c>) -> Vec<VolumeRef<'c>> {
+    /// The volumes of what is selected.
+    pub fn volumes(&self, selected: Selected<'c>) -> Vec<VolumeRef<'c>> {
         let volumes = selected.resource.host(self.node).map_or(&[][..], |host| &host.volumes);
         volumes
             .iter()
@@ -59,6 +71,11 @@ impl<'c> Plan<'c> {
     /// The volumes that this node has of a resource.
     pub fn all_volumes(&self, resource: &'c Resource) -> Vec<VolumeRef<'c>> {
         self.volumes(Selected { resource, volume: None })
+    }
+
+    /// This node's address for a resource.
+    pub fn own_address(&self, resource: &Resource) -> Option<String> {
+        Some(resource.host(self.node)?.address.as_ref()?.written.clone())
     }
 
     /// Whether `become-primary-on` names this node, or both.
@@ -87,7 +104,16 @@ impl<'c> Plan<'c> {
         let volumes = self.volumes(selected);
         let each = |step: &dyn Fn(VolumeRef<'c>) -> Step<'c>| volumes.iter().map(|&of| step(of)).collect();
         Ok(match self.verb {
-            Verb::Up | Verb::Adjust | Verb::AdjustWithProgress | Verb::Dump | Verb::WaitConInt => Vec::new(),
+            Verb::DiskOptions => each(&|of| Step::ChangeDisk(of, self.setup)),
+            Verb::NetOptions => vec![Step::ChangeNet(self.ends(resource)?, self.setup)],
+            Verb::ResourceOptions => vec![Step::ChangeResource(resource, self.setup)],
+            Verb::NewResource => vec![Step::NewResource(resource)],
+            Verb::NewMinor => each(&Step::NewMinor),
+            Verb::ShowGi => each(&|of| Step::State(of, "show-gi")),
+            Verb::GetGi => each(&|of| Step::State(of, "get-gi")),
+            Verb::ShStatus => each(&|of| Step::State(of, "sh-status")),
+            Verb::SetGi => each(&|of| Step::SetGi(of, self.generations.unwrap_or_default(), self.force)),
+            Verb::WipeMd => each(&|of| Step::Meta(of, "wipe-md", self.force)),
             Verb::WaitConnect => each(&Step::WaitConnect),
             Verb::ShBPri if !self.is_to_become_primary(resource) => Vec::new(),
             Verb::ShBPri => each(&|of| Step::Primary(of, false)),
@@ -105,6 +131,25 @@ impl<'c> Plan<'c> {
             Verb::CreateMd => each(&|of| Step::Meta(of, "create-md", self.force)),
             Verb::DumpMd => each(&|of| Step::Meta(of, "dump-md", self.force)),
             Verb::ApplyAl => each(&|of| Step::Meta(of, "apply-al", self.force)),
+            // These have their own ways.
+            Verb::Up
+            | Verb::Adjust
+            | Verb::AdjustWithProgress
+            | Verb::Dump
+            | Verb::DumpXml
+            | Verb::WaitConInt
+            | Verb::HiddenCommands
+            | Verb::ShNop
+            | Verb::ShResources
+            | Verb::ShResource
+            | Verb::ShModParms
+            | Verb::ShDev
+            | Verb::ShUdev
+            | Verb::ShMinor
+            | Verb::ShLlDev
+            | Verb::ShMdDev
+            | Verb::ShMdIdx
+            | Verb::ShIp => Vec::new(),
         })
     }
 

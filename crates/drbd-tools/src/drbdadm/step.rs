@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::setup_option::{SetupOption, shown_value};
 use crate::drbd_conf::effective;
 use crate::drbd_conf::model::{Host, MetaDisk, Resource, Setting, Volume};
 use drbd_format::meta::Placement;
@@ -19,6 +20,11 @@ impl<'c> VolumeRef<'c> {
     /// Number of the device.
     pub fn minor(self) -> u32 {
         self.volume.minor.map_or(0, |(minor, _)| minor)
+    }
+
+    /// Path of the device.
+    pub fn device(self) -> String {
+        self.volume.device.as_ref().map_or_else(|| format!("/dev/drbd{}", self.minor()), |d| d.text.clone())
     }
 
     /// Lower-level device.
@@ -50,7 +56,7 @@ impl<'c> VolumeRef<'c> {
     }
 
     /// The index as drbdsetup and drbdmeta spell it.
-    fn index_word(self, flexible: &str) -> String {
+    pub fn index_word(self, flexible: &str) -> String {
         match self.placement() {
             Placement::Internal => "internal".into(),
             Placement::FlexExternal => flexible.into(),
@@ -91,6 +97,12 @@ pub enum Step<'c> {
     Attach(VolumeRef<'c>),
     /// `disk-options`.
     DiskOptions(VolumeRef<'c>),
+    /// `disk-options` of a command line.
+    ChangeDisk(VolumeRef<'c>, &'c [SetupOption]),
+    /// `net-options` of a command line.
+    ChangeNet(Ends<'c>, &'c [SetupOption]),
+    /// `resource-options` of a command line.
+    ChangeResource(&'c Resource, &'c [SetupOption]),
     /// `connect`; with the second true, our data give way.
     Connect(Ends<'c>, bool),
     /// `net-options`.
@@ -107,32 +119,38 @@ pub enum Step<'c> {
     Down(&'c Resource),
     /// `status`.
     Status(&'c Resource),
-    /// `role`, `cstate` or `dstate`.
+    /// `role`, `cstate`, `dstate`, `show-gi`, `get-gi` or `sh-status`.
     State(VolumeRef<'c>, &'static str),
     /// `wait-connect`.
     WaitConnect(VolumeRef<'c>),
     /// A call of drbdmeta; with the third true, `--force`.
     Meta(VolumeRef<'c>, &'static str, bool),
+    /// `set-gi`, on the device itself.
+    SetGi(VolumeRef<'c>, &'c str, bool),
 }
 
 impl Step<'_> {
     /// What error messages call the object: a minor or the resource's name.
     pub fn object(&self) -> String {
         match self {
-            Self::NewResource(resource) | Self::Down(resource) | Self::Status(resource) => {
-                resource.name.text.clone()
-            }
-            Self::Connect(ends, _) | Self::NetOptions(ends) | Self::Disconnect(ends, _) => {
-                ends.resource.name.text.clone()
-            }
+            Self::NewResource(resource)
+            | Self::Down(resource)
+            | Self::Status(resource)
+            | Self::ChangeResource(resource, _) => resource.name.text.clone(),
+            Self::Connect(ends, _)
+            | Self::NetOptions(ends)
+            | Self::ChangeNet(ends, _)
+            | Self::Disconnect(ends, _) => ends.resource.name.text.clone(),
             Self::NewMinor(volume)
             | Self::Attach(volume)
             | Self::DiskOptions(volume)
+            | Self::ChangeDisk(volume, _)
             | Self::Detach(volume, _)
             | Self::Primary(volume, _)
             | Self::Secondary(volume)
             | Self::State(volume, _)
             | Self::WaitConnect(volume)
+            | Self::SetGi(volume, ..)
             | Self::Meta(volume, ..) => volume.minor().to_string(),
         }
     }
@@ -140,7 +158,7 @@ impl Step<'_> {
     /// The call's words. `minor_of` resolves the resource or volume that `resync-after` names.
     pub fn line(&self, node: &str, minor_of: &dyn Fn(&str) -> Option<u32>) -> String {
         let mut words = match self {
-            Self::Meta(..) => vec!["drbdmeta".to_owned()],
+            Self::Meta(..) | Self::SetGi(..) => vec!["drbdmeta".to_owned()],
             _ => vec!["drbdsetup-84".to_owned()],
         };
         let mut say = |parts: &[&str]| words.extend(parts.iter().map(|&part| part.to_owned()));
@@ -164,6 +182,19 @@ impl Step<'_> {
             Self::DiskOptions(of) => {
                 say(&["disk-options", &of.minor().to_string(), "--set-defaults"]);
                 words.extend(option_words(&of.volume.disk_options));
+            }
+            Self::ChangeDisk(of, setup) => {
+                say(&["disk-options", &of.minor().to_string()]);
+                words.extend(setup.iter().map(SetupOption::word));
+            }
+            Self::ChangeNet(ends, setup) => {
+                say(&["net-options"]);
+                words.extend(ends.words());
+                words.extend(setup.iter().map(SetupOption::word));
+            }
+            Self::ChangeResource(resource, setup) => {
+                say(&["resource-options", &resource.name.text]);
+                words.extend(setup.iter().map(SetupOption::word));
             }
             Self::Connect(ends, discard_my_data) => {
                 say(&["connect", &ends.resource.name.text]);
@@ -198,6 +229,11 @@ impl Step<'_> {
                 say(&["wait-connect", &of.minor().to_string()]);
                 words.extend(option_words(&of.resource.sections.startup));
             }
+            Self::SetGi(of, text, force) => {
+                let (minor, index) = (of.minor().to_string(), of.index_word("flex-external"));
+                say(&[&minor, "v08", of.meta_disk(), &index, "set-gi", text]);
+                words.extend(force.then(|| "--force".to_owned()));
+            }
             Self::Meta(of, verb, force) => {
                 let (minor, index) = (of.minor().to_string(), of.index_word("flex-external"));
                 say(&[&minor, "v08", of.meta_disk(), &index, verb]);
@@ -212,7 +248,7 @@ fn option_word(setting: &Setting, node: &str, minor_of: &dyn Fn(&str) -> Option<
     let name = setting.option.name;
     match (name, minor_of(&setting.value)) {
         ("resync-after", Some(minor)) => format!("--{name}={minor}"),
-        _ => format!("--{name}={}", effective::discard_node(&setting.value, node)),
+        _ => format!("--{name}={}", effective::discard_node(shown_value(setting), node)),
     }
 }
 
