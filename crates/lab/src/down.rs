@@ -32,7 +32,7 @@ use crate::store;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Words of `lockstep lab` that name processes which stay.
-const STAYING: &[&str] = &["server", "server-init", "store", "forward"];
+const STAYING: &[&str] = &["server", "server-init", "store", "forward", "wires"];
 
 /// Removes the lab.
 ///

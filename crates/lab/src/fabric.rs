@@ -21,7 +21,7 @@ use crate::state::{Network, Records, Server};
 const VOID: &str = "void";
 
 /// Name of a network's bridge; an interface's name has at most 15 characters.
-fn bridge(network: Uuid) -> String {
+pub fn bridge(network: Uuid) -> String {
     format!("br{:08x}", network.as_fields().0)
 }
 
@@ -35,6 +35,19 @@ fn meter(server: Uuid, index: usize) -> String {
     format!("i{:08x}-{index}", server.as_fields().0)
 }
 
+/// Name of the relay's end of a bad cable, which stands in for the port (see [`crate::wire`]).
+pub fn wire_end(server: Uuid, index: usize) -> String {
+    format!("w{:08x}-{index}", server.as_fields().0)
+}
+
+/// Names of all links in the fabric; none if there is no fabric.
+///
+/// # Errors
+/// What `ip` says.
+pub fn names(lab: &Lab) -> Result<BTreeSet<String>> {
+    links(lab, &[])
+}
+
 /// Hardware address of a server's interface: locally administered, the same in every life.
 pub fn mac(server: Uuid, index: usize) -> String {
     let [a, b, c, d, ..] = server.into_bytes();
@@ -42,7 +55,7 @@ pub fn mac(server: Uuid, index: usize) -> String {
 }
 
 /// Runs `program` (ip or tc) on a script, in a named namespace.
-fn batch(program: &str, netns: &str, script: &str) -> Result<()> {
+pub fn batch(program: &str, netns: &str, script: &str) -> Result<()> {
     if script.is_empty() {
         return Ok(());
     }
@@ -172,7 +185,7 @@ pub fn unplug(lab: &Lab, server: &Server) -> Result<()> {
     }
     let there = links(lab, &[])?;
     let script: String = (0..server.nics.len())
-        .flat_map(|index| [port(server.id, index), meter(server.id, index)])
+        .flat_map(|index| [port(server.id, index), meter(server.id, index), wire_end(server.id, index)])
         .filter(|link| there.contains(link))
         .map(|link| format!("link del {link}\n"))
         .collect();

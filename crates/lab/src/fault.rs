@@ -3,6 +3,7 @@
 //! A fault is recorded before anything else sees it, so that it lasts as long as the broken part would: a pulled
 //! cable over reboots, a pause until the server's end. [`list`] tells what is in force, [`heal`] undoes it.
 
+pub mod cable;
 pub mod command;
 pub mod heal;
 pub mod link;

@@ -13,7 +13,7 @@ use crate::fault::command::FaultCommand;
 use crate::init::{self, End};
 use crate::place::Lab;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, forward, inventory, record, store};
+use crate::{down, fault, forward, inventory, record, store, wire};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -49,6 +49,9 @@ enum Verb {
     /// Serve the lab's volumes
     #[command(hide = true)]
     Store,
+    /// Carry frames over bad cables
+    #[command(hide = true)]
+    Wires,
     /// Boot a server, and again after each reboot
     #[command(hide = true)]
     Server {
@@ -88,6 +91,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Forward(order) => forward::run(&lab, &order)?,
         Verb::Record(order) => return record::run(&lab, order),
         Verb::Store => store::daemon::run(&lab)?,
+        Verb::Wires => wire::relay::run(&lab)?,
         Verb::Server { id } => supervisor::run(&lab, id)?,
         Verb::ServerInit { id } => return be_init(&lab, id),
         Verb::ServerPower { word, words } => init::ask(&word, &words)?,

@@ -36,6 +36,7 @@ pub mod partition;
 pub mod place;
 pub mod power;
 pub mod process;
+pub mod random;
 pub mod record;
 pub mod root;
 pub mod servers;
@@ -45,6 +46,7 @@ pub mod supervisor;
 pub mod table;
 mod terminal;
 pub mod volumes;
+pub mod wire;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -22,6 +22,7 @@ use crate::mountinfo::{self, Mount};
 use crate::place::{Lab, LabLock};
 use crate::state::{Records, Server};
 use crate::store;
+use crate::wire;
 
 /// Time for killed processes to be gone before the FUSE connections they may hang in are aborted.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
@@ -88,6 +89,7 @@ fn bury(lab: &Lab, lock: &LabLock, records: &Records, server: &Server, life: &Li
 pub fn clean_up(lab: &Lab, server: &Server, records: &Records) -> Result<()> {
     store::refresh_if_running(lab)?;
     fabric::unplug(lab, server)?;
+    wire::apply(lab, records)?;
     for (volume, _) in records.volumes_of(server.id) {
         disk::unbind(volume.id)?;
         disk::restore(&lab.volume_file(volume.id));

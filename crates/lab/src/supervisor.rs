@@ -23,7 +23,7 @@ use crate::place::{Lab, LabLock};
 use crate::process::Process;
 use crate::state::{Records, Server};
 use crate::store;
-use crate::{disk, power};
+use crate::{disk, power, wire};
 
 /// Where init finds its end of the line to its supervisor.
 pub const INIT_SOCKET: RawFd = 3;
@@ -183,6 +183,7 @@ fn plug_in(
     }
     life.save(lab, server.id, lock)?;
     store::refresh(lab)?;
+    wire::apply(lab, records)?;
     talk.get_mut().write_all(b"go\n").doing(|| "talk to the server's init".into())?;
     expect(&mut talk, "up")?;
     life.up = true;

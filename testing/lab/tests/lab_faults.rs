@@ -160,9 +160,106 @@ fn mistakes_change_nothing() {
         (&["link-down", "a:nowhere"], "no network has the id or name \"nowhere\""),
         (&["heal", "a", "c"], "no server has the id or name \"c\""),
         (&["power-on", "a"], "server a runs"),
+        (&["loss", "c", "5"], "no server has the id or name \"c\""),
+        (&["delay", "a", "5", "--jitter", "6"], "use at most the delay itself"),
     ] {
         lab.lab_refuses(&[&["fault"], words].concat(), mistake);
         assert_eq!(in_force(&lab), Vec::<String>::new(), "{words:?}");
     }
+    for words in [&["loss", "a", "101"][..], &["delay", "a", "soon"], &["rate", "a"], &["burn", "a"]] {
+        let status = lab.command("lab", &[&["fault"], words].concat()).output().expect("it starts").status;
+        assert_eq!(status.code(), Some(2), "{words:?}");
+        assert_eq!(in_force(&lab), Vec::<String>::new(), "{words:?}");
+    }
+    assert!(lab.hears("a", "10.1.0.3"));
+}
+
+/// The shortest of some round trips from `a` to `b`, in milliseconds.
+#[track_caller]
+fn round_trip_ms(lab: &TestLab) -> f64 {
+    let said = lab.inside("a", "ping -c 3 -i 0.2 -q 10.1.0.3");
+    let times = said.lines().find_map(|line| line.strip_prefix("rtt min/avg/max/mdev = "));
+    let shortest = times.and_then(|times| times.split('/').next()).expect("ping's last line");
+    shortest.parse().expect("a number")
+}
+
+/// Sends so many MiB from `a` to `b` by TCP; gives how many seconds that took, and whether they arrived as they were.
+fn sends(lab: &TestLab, mib: u32) -> (f64, bool) {
+    let receiver = "import socket, hashlib; s = socket.socket(); s.setsockopt(1, 2, 1); s.bind((str(), 9000)); \
+                    s.listen(); open(\"/root/ready\", \"w\"); c = s.accept()[0]; h = hashlib.sha256(); \
+                    [h.update(d) for d in iter(lambda: c.recv(65536), b\"\")]; c.send(h.hexdigest().encode())";
+    let sender = format!(
+        "import socket, hashlib, os, time; d = os.urandom({mib} << 20); t = time.time(); \
+         s = socket.create_connection((\"10.1.0.3\", 9000)); s.sendall(d); s.shutdown(1); \
+         print(s.recv(64).decode() == hashlib.sha256(d).hexdigest(), time.time() - t)"
+    );
+    lab.inside("b", &format!("rm -f ready; (setsid python3 -c '{receiver}' >/root/said 2>&1 &)"));
+    lab.within(PATIENCE, "b", "test -e ready");
+    let said = lab.inside("a", &format!("timeout 100 python3 -c '{sender}'"));
+    let (intact, took_s) = said.trim().split_once(' ').expect("two words");
+    (took_s.parse().expect("a number"), intact == "True")
+}
+
+#[test]
+fn a_bad_cable_is_as_bad_as_said() {
+    if !can_run("a_bad_cable_is_as_bad_as_said") {
+        return;
+    }
+    let lab = pair("wire");
+    let address = lab.inside("b", "cat /sys/class/net/eth0/address");
+    lab.inside("a", &format!("echo {} > /root/b", address.trim()));
+
+    lab.fault(&["delay", "a:net", "25", "--jitter", "5"]);
+    assert!((40.0..1000.0).contains(&round_trip_ms(&lab)), "25 ms each way, 5 more or less");
+    assert_eq!(in_force(&lab), ["delay a:net 25 --jitter 5"]);
+    lab.nova(&["reboot", "--hard", "a"]);
+    assert!(round_trip_ms(&lab) >= 40.0, "a bad cable stays bad over reboots");
+    lab.fault(&["delay", "a", "0"]);
+    assert_eq!(in_force(&lab), Vec::<String>::new());
+    assert!(round_trip_ms(&lab) < 40.0);
+
+    lab.inside("a", &format!("echo {} > /root/b", address.trim()));
+    lab.fault(&["loss", "a", "100", "--in"]);
+    assert_eq!(in_force(&lab), ["loss a:net 100 --in"]);
+    assert!(!lab.hears("a", "10.1.0.3"), "a hears nothing");
+    assert!(reaches(&lab), "a is heard");
+    lab.fault(&["loss", "a", "0"]);
+    lab.fault(&["loss", "b", "100", "--in"]);
+    assert!(!reaches(&lab));
+    lab.fault(&["heal", "--all"]);
+    assert!(lab.hears("a", "10.1.0.3") && reaches(&lab));
+
+    lab.fault(&["loss", "a", "2"]);
+    lab.fault(&["delay", "a", "5"]);
+    let (_, intact) = sends(&lab, 4);
+    assert!(intact, "TCP over a lossy cable");
+    lab.fault(&["heal", "--all"]);
+    lab.fault(&["rate", "b:net", "8", "--in"]);
+    let (took_s, intact) = sends(&lab, 1);
+    // What is in buffers when the clock stops has passed: the answer comes after the last byte.
+    assert!(intact && took_s > 0.9, "1 MiB at 8 Mbit/s in {took_s} s");
+}
+
+#[test]
+fn a_relay_that_died_is_noticed_and_one_that_nobody_needs_ends() {
+    if !can_run("a_relay_that_died_is_noticed_and_one_that_nobody_needs_ends") {
+        return;
+    }
+    let lab = pair("relay");
+    let file = format!("/run/lockstep/lab/{}/wires.json", lab.name());
+    let relay = || {
+        let process: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).ok()?).expect("JSON");
+        rustix::process::Pid::from_raw(process["pid"].as_i64()? as i32)
+    };
+    assert_eq!(relay(), None);
+    lab.fault(&["delay", "a", "10"]);
+    let first = relay().expect("a process carries frames");
+    rustix::process::kill_process(first, rustix::process::Signal::KILL).expect("kill it");
+    assert!(!lab.hears("a", "10.1.0.3"));
+    assert_eq!(in_force(&lab), ["delay a:net 10"]);
+    assert_ne!(relay().expect("it runs again"), first);
+    assert!(round_trip_ms(&lab) >= 20.0);
+    lab.fault(&["heal", "--all"]);
+    assert_eq!(relay(), None);
     assert!(lab.hears("a", "10.1.0.3"));
 }

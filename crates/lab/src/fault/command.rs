@@ -2,11 +2,20 @@
 
 use clap::{Args, Subcommand};
 
+use super::cable::{self, Ailment, Way};
 use super::server::Fall;
 use super::{heal, link, list, network, server};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::place::Lab;
 use crate::servers;
+use crate::state::Records;
+use crate::wire;
+
+/// A longer delay loses the connections that it is to slow down.
+const DELAY_MS_MAX: f64 = 60_000.0;
+
+/// No wire of ours is faster.
+const RATE_MBIT_MAX: f64 = 100_000.0;
 
 /// The command line.
 #[derive(Debug, Args)]
@@ -64,6 +73,45 @@ pub enum Fault {
         #[arg(hide = true)]
         network: Option<String>,
     },
+    /// Lose a part of the frames on a server's cables; 0 ends that
+    Loss {
+        /// Whose cables, and to which network
+        #[arg(value_name = "SERVER[:NETWORK]")]
+        cables: String,
+        /// Of a hundred frames, chosen by chance
+        #[arg(value_parser = percent)]
+        percent: f64,
+        /// Which frames
+        #[command(flatten)]
+        way: WayArgs,
+    },
+    /// Let frames on a server's cables come late; 0 ends that
+    Delay {
+        /// Whose cables, and to which network
+        #[arg(value_name = "SERVER[:NETWORK]")]
+        cables: String,
+        /// Milliseconds, each way
+        #[arg(value_parser = milliseconds)]
+        ms: f64,
+        /// Vary the delay by up to so many milliseconds, up and down; frames stay in order
+        #[arg(long, value_name = "MS", value_parser = milliseconds, default_value = "0")]
+        jitter: f64,
+        /// Which frames
+        #[command(flatten)]
+        way: WayArgs,
+    },
+    /// Limit how much passes on a server's cables; 0 ends that
+    Rate {
+        /// Whose cables, and to which network
+        #[arg(value_name = "SERVER[:NETWORK]")]
+        cables: String,
+        /// Megabits per second, each way
+        #[arg(value_parser = megabits)]
+        mbit: f64,
+        /// Which frames
+        #[command(flatten)]
+        way: WayArgs,
+    },
     /// Let two servers no longer hear each other, on any network
     Partition {
         /// Name or id
@@ -99,6 +147,46 @@ pub enum Fault {
     },
 }
 
+/// Which frames; both ways without a word.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct WayArgs {
+    /// Only what the server receives
+    #[arg(long = "in", conflicts_with = "outbound")]
+    inbound: bool,
+    /// Only what the server sends
+    #[arg(long = "out")]
+    outbound: bool,
+}
+
+impl WayArgs {
+    fn way(self) -> Way {
+        match (self.inbound, self.outbound) {
+            (true, _) => Way::In,
+            (_, true) => Way::Out,
+            _ => Way::Both,
+        }
+    }
+}
+
+fn number(text: &str, max: f64, unit: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=max).contains(&number) => Ok(number),
+        _ => Err(format!("use a number of {unit} from 0 to {max}")),
+    }
+}
+
+fn percent(text: &str) -> std::result::Result<f64, String> {
+    number(text.strip_suffix('%').unwrap_or(text), 100.0, "percent")
+}
+
+fn milliseconds(text: &str) -> std::result::Result<f64, String> {
+    number(text.strip_suffix("ms").unwrap_or(text), DELAY_MS_MAX, "milliseconds")
+}
+
+fn megabits(text: &str) -> std::result::Result<f64, String> {
+    number(text, RATE_MBIT_MAX, "megabits per second")
+}
+
 impl Fault {
     /// Does it, and gives what a person should be told.
     ///
@@ -113,10 +201,25 @@ impl Fault {
             Self::Resume { server } => server::set_paused(lab, server, false)?,
             Self::LinkDown { cables, network } => link::set(lab, &joined(cables, network.as_deref()), false)?,
             Self::LinkUp { cables, network } => link::set(lab, &joined(cables, network.as_deref()), true)?,
+            Self::Loss { cables, percent, way } => {
+                cable::set(lab, cables, Ailment::Loss(*percent), way.way())?;
+            }
+            Self::Delay { cables, ms, jitter, way } => {
+                if jitter > ms {
+                    return Err(Error::refused(format!(
+                        "fault delay: a jitter of {jitter} ms around {ms} ms; use at most the delay itself"
+                    )));
+                }
+                cable::set(lab, cables, Ailment::Delay(*ms, *jitter), way.way())?;
+            }
+            Self::Rate { cables, mbit, way } => cable::set(lab, cables, Ailment::Rate(*mbit), way.way())?,
             Self::Partition { server, other, one_way } => network::partition(lab, server, other, *one_way)?,
             Self::Cut { network } => network::set_cut(lab, network, true)?,
             Self::Mend { network } => network::set_cut(lab, network, false)?,
-            Self::List => return Ok(list::text(&list::in_force(lab)?)),
+            Self::List => {
+                revive_wires(lab)?;
+                return Ok(list::text(&list::in_force(lab)?));
+            }
             Self::Heal { all: true, .. } => {
                 return Ok(heal::all(lab)?.iter().map(|name| format!("booted server {name}\n")).collect());
             }
@@ -126,6 +229,17 @@ impl Fault {
         }
         Ok(String::new())
     }
+}
+
+/// A relay that died is noticed by whoever looks at the faults.
+fn revive_wires(lab: &Lab) -> Result<()> {
+    let _lock = lab.lock()?;
+    if wire::revive(lab, &Records::load(lab)?)? {
+        eprintln!(
+            "the process that carries frames over bad cables had died: nothing passed there; it runs again"
+        );
+    }
+    Ok(())
 }
 
 /// `SERVER NETWORK` is `SERVER:NETWORK`.

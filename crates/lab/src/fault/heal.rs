@@ -8,6 +8,7 @@ use crate::life::{Life, Status};
 use crate::place::Lab;
 use crate::state::Records;
 use crate::supervisor;
+use crate::wire;
 
 /// Ends every partition, or those of the two servers named.
 ///
@@ -39,7 +40,9 @@ pub fn all(lab: &Lab) -> Result<Vec<String>> {
         let mut records = Records::load(lab)?;
         records.faults.silences.clear();
         records.faults.cuts.clear();
+        records.faults.wires.clear();
         let mut done = fabric::apply_partitions(lab, &records).and(fabric::apply_cuts(lab, &records));
+        done = done.and(wire::apply(lab, &records));
         for server in &mut records.servers {
             let life = Life::running(lab, server.id)?;
             let running = life.is_some();

@@ -108,6 +108,12 @@ fn of_server(records: &Records, server: &Server, paused: bool) -> Vec<InForce> {
             let meaning = format!("the cable of eth{index} of {name} is pulled");
             all.push(InForce::new(["link-down", &cable], meaning).of([Part::Interface(server.id, index)]));
         }
+        let wires = records.faults.wires.iter();
+        for wire in wires.filter(|wire| (wire.server, wire.index) == (server.id, index)) {
+            let ailments = super::cable::in_force(&cable, wire).into_iter();
+            let part = Part::Interface(server.id, index);
+            all.extend(ailments.map(|(words, meaning)| InForce::new(words, meaning).of([part])));
+        }
     }
     all
 }

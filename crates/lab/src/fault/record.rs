@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::server::Fall;
+use crate::wire::quality::{Quality, Wire};
 
 /// Everything that is broken and lasts over reboots, but for pulled cables, which are the interfaces' own.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -14,6 +15,8 @@ pub struct Faults {
     pub cuts: Vec<Uuid>,
     /// Servers that a fault ended; the next boot takes one off.
     pub fallen: Vec<(Uuid, Fall)>,
+    /// Bad cables.
+    pub wires: Vec<Wire>,
 }
 
 impl Faults {
@@ -22,6 +25,18 @@ impl Faults {
         self.silences.retain(|silence| silence.from != gone && silence.to != gone);
         self.cuts.retain(|&network| network != gone);
         self.fallen.retain(|&(server, _)| server != gone);
+        self.wires.retain(|wire| wire.server != gone);
+    }
+
+    /// What is wrong with a cable, to be changed; nothing yet.
+    pub fn wire_mut(&mut self, server: Uuid, index: usize) -> &mut Wire {
+        let there = self.wires.iter().position(|wire| (wire.server, wire.index) == (server, index));
+        let place = there.unwrap_or_else(|| {
+            let perfect = Quality::default();
+            self.wires.push(Wire { server, index, inbound: perfect, outbound: perfect });
+            self.wires.len() - 1
+        });
+        &mut self.wires[place]
     }
 
     /// Whether a server does not hear another.

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use crate::random::SplitMix64;
+
 /// Beyond this the oldest writes count as flushed, as a disk's own cache is finite too.
 const REMEMBERED_BYTES_MAX: usize = 64 << 20;
 
@@ -66,7 +68,7 @@ impl Unflushed {
         let total = self.writes.len();
         let mut lost = 0;
         for write in &self.writes {
-            if self.random.next() & 1 == 0 {
+            if self.random.bits() & 1 == 0 {
                 lost += 1;
             } else {
                 file.write_all_at(&write.after, write.offset)?;
@@ -74,20 +76,6 @@ impl Unflushed {
         }
         self.flush();
         Ok((lost, total))
-    }
-}
-
-/// The generator of Steele, Lea and Flood (2014): any seed will do, and the same seed gives the same losses.
-#[derive(Debug)]
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
     }
 }
 
