@@ -147,7 +147,16 @@ mod tests {
             given.push(format!("{address} {}", address_v6.map_or("-".to_owned(), |v6| v6.to_string())));
             let nics = vec![Nic { network: network.id, address, address_v6, unplugged: false }];
             let (id, name, inject) = (Uuid::new_v4(), (*name).to_owned(), vec![]);
-            servers.push(Server { id, name, image: id, flavor: 2, nics, no_limits: false, inject });
+            servers.push(Server {
+                id,
+                name,
+                image: id,
+                flavor: 2,
+                init: crate::state::Init::Tiny,
+                nics,
+                no_limits: false,
+                inject,
+            });
         }
         (servers, given)
     }

@@ -39,7 +39,11 @@ pub const IMAGES: &[Image] = &[
         era: None,
         distribution: None,
     },
+    Image { id: ORIGINALS, name: "Originals", era: None, distribution: None },
 ];
+
+/// The image in whose servers this system's own drbd-utils, glusterfs and gfs2-utils stand first, for comparisons.
+pub const ORIGINALS: Uuid = uuid!("6c6f636b-7374-4570-8000-000000000002");
 
 /// A size of server.
 #[derive(Debug)]

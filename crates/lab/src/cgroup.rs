@@ -7,6 +7,7 @@
 
 mod hierarchy;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use crate::catalog::Flavor;
 use crate::error::{Doing, Error, Result};
 use crate::place::Lab;
+use crate::process::Process;
 use hierarchy::{Hierarchies, Seat};
 
 /// The child with a server's processes, in version 2.
@@ -80,6 +82,25 @@ fn lab_directory(root: &Path, lab: &Lab) -> PathBuf {
 
 fn server_directory(root: &Path, lab: &Lab, server: Uuid) -> PathBuf {
     lab_directory(root, lab).join(server.to_string())
+}
+
+/// What a systemd in a server can tell its units apart by.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Tracking {
+    /// Version 2, with controllers or without.
+    Unified,
+    /// A hierarchy of version 1 that has no controller, called systemd.
+    Named,
+}
+
+/// What this system offers; version 2 tells when a unit's last process ends.
+pub fn tracking() -> Option<Tracking> {
+    let hierarchies = Hierarchies::mounted().ok()?;
+    match (hierarchies.unified(), hierarchies.v1("name=systemd")) {
+        (Some(_), _) => Some(Tracking::Unified),
+        (None, Some(_)) => Some(Tracking::Named),
+        (None, None) => None,
+    }
 }
 
 /// Gives the server its cgroups and moves the process `pid` into them: the roots of a cgroup namespace that it makes
@@ -200,6 +221,26 @@ fn set_state(file: &Path, value: &str, shown: &Path, reached: &str) -> Result<()
             return Ok(());
         }
         std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The processes in the lab's cgroups.
+pub fn processes(lab: &Lab) -> Vec<Process> {
+    let Ok(hierarchies) = Hierarchies::mounted() else { return Vec::new() };
+    let mut pids = BTreeSet::new();
+    for root in hierarchies.roots() {
+        members(&lab_directory(root, lab), &mut pids);
+    }
+    pids.into_iter().filter_map(|pid| Process::of(pid).ok()).collect()
+}
+
+/// Adds the process ids of a cgroup and all below it.
+fn members(directory: &Path, pids: &mut BTreeSet<i32>) {
+    let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    pids.extend(procs.lines().filter_map(|pid| pid.parse::<i32>().ok()));
+    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+    for child in entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())) {
+        members(&child.path(), pids);
     }
 }
 

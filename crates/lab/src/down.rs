@@ -1,7 +1,7 @@
 //! `lockstep lab down`: removes all that a lab made, and only that, whatever state it was left in.
 //!
 //! Nothing here trusts the records alone: processes are also found by their command line, loop devices by the
-//! file they are bound to, namespaces and cgroups by their name.
+//! file they are bound to, namespaces and cgroups by their name, and processes by these.
 
 use std::fs;
 use std::io;
@@ -54,10 +54,10 @@ pub fn down(lab: &Lab) -> Result<()> {
             note(power::end(lab, &lock, &records, server, Fall::PowerCut));
         }
     }
-    for process in processes(lab) {
-        process.signal(Signal::KILL);
-    }
-    for process in processes(lab) {
+    // What systemd runs in a server bears no name of ours.
+    let living = || processes(lab).into_iter().chain(cgroup::processes(lab));
+    living().for_each(|process| process.signal(Signal::KILL));
+    for process in living() {
         if !process.wait_gone(PATIENCE) {
             note(Err(Error::refused(format!("down: process {process} does not die"))));
         }

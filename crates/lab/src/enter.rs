@@ -17,7 +17,8 @@ use crate::error::{Doing, Error, Result};
 use crate::init;
 use crate::life::{Life, Status};
 use crate::place::Lab;
-use crate::state::Server;
+use crate::state::{Init, Server};
+use crate::systemd;
 use crate::terminal;
 
 /// What ssh answers when the connection, not the command, failed.
@@ -74,10 +75,14 @@ impl Command {
             }
             let rest = ThreadNameSpaceType::MOUNT
                 | ThreadNameSpaceType::NETWORK
+                | ThreadNameSpaceType::CONTROL_GROUP
                 | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
                 | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME;
             move_into_thread_name_spaces(namespaces.as_fd(), rest)?;
             std::env::set_current_dir("/root").or_else(|_| std::env::set_current_dir("/"))?;
+            // The language's runtime ignores it, and a command that is not told when its reader has gone complains.
+            // SAFETY: restores the default; no handler of ours is lost.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
             // A command that outlives its caller's terminal must not wait for ever on it.
             rustix::process::set_parent_process_death_signal(Some(Signal::HUP))?;
             Ok(())
@@ -95,6 +100,14 @@ impl Command {
     }
 }
 
+/// A server that ends has no root any more; one that was told to reboot still runs for a moment.
+fn takes_commands(server: &Server, life: &Life) -> bool {
+    match server.init {
+        Init::Systemd => systemd::takes_commands(life),
+        Init::Tiny => !life.path_in(init::NOLOGIN).exists() && life.path_in("run").exists(),
+    }
+}
+
 /// Waits until the server is up if it is on its way, and gives its life.
 fn life_of(lab: &Lab, server: &Server) -> Result<Life> {
     let patience_ends = Instant::now() + REBOOT_PATIENCE;
@@ -102,10 +115,7 @@ fn life_of(lab: &Lab, server: &Server) -> Result<Life> {
         let life = Life::load(lab, server.id)?;
         let status = Life::status(life.as_ref());
         match (status, life) {
-            // A server that was told to reboot still runs for a moment; one that ends has no root any more.
-            (Status::Active, Some(life))
-                if !life.path_in(init::NOLOGIN).exists() && life.path_in("run").exists() =>
-            {
+            (Status::Active, Some(life)) if takes_commands(server, &life) => {
                 return Ok(life);
             }
             (Status::Shutoff, _) => {

@@ -8,15 +8,17 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::mount::{UnmountFlags, unmount};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, test_kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, test_kill_process, wait};
 
+use crate::cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::interfaces;
 use crate::mountinfo;
 use crate::place::Lab;
 use crate::power::Leftovers;
 use crate::root;
-use crate::state::Records;
+use crate::state::{Init, Records};
+use crate::systemd;
 
 /// Exit status of an init that wants to be booted again.
 pub const REBOOT: u8 = 3;
@@ -40,6 +42,17 @@ pub enum End {
 }
 
 impl End {
+    /// How a process 1 ended; none if it was killed. Our own tells by its exit status; reboot(2) in a pid namespace
+    /// ends process 1 by a signal of its own for each: reboot(2), "Behavior inside PID namespaces".
+    pub fn of(status: WaitStatus) -> Option<Self> {
+        match (status.exit_status(), status.terminating_signal()) {
+            (Some(status), _) if status == i32::from(REBOOT) => Some(Self::Reboot),
+            (_, Some(libc::SIGHUP)) => Some(Self::Reboot),
+            (Some(_), _) | (_, Some(libc::SIGINT)) => Some(Self::PowerOff),
+            _ => None,
+        }
+    }
+
     /// The signal that tells init, from inside or from the host.
     pub fn signal(self) -> Signal {
         match self {
@@ -49,7 +62,7 @@ impl End {
     }
 }
 
-/// Runs as process 1 until the server ends; the supervisor is at the other end of `supervisor`.
+/// Runs as process 1 until the server ends, or becomes systemd; the supervisor is at the other end of `supervisor`.
 ///
 /// # Errors
 /// The step of booting that was refused.
@@ -61,20 +74,30 @@ pub fn run(lab: &Lab, server_id: uuid::Uuid, supervisor: UnixStream) -> Result<E
     // The kernel must not choose init when the server's memory runs out.
     let _ = fs::write("/proc/self/oom_score_adj", "-1000");
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
+    // Seen from the host: the server has none of its mounts.
+    let tracking = cgroup::tracking();
     root::enter(lab, server)?;
     rustix::system::sethostname(server.name.as_bytes()).doing(|| "set the host name".into())?;
     let mut talk = BufReader::new(supervisor);
     let told = |error| Error::System { doing: "talk to the supervisor".into(), source: error };
     talk.get_mut().write_all(b"rooted\n").map_err(told)?;
-    let mut line = String::new();
-    talk.read_line(&mut line).map_err(told)?;
-    if line != "go\n" {
-        return Err(Error::refused("the supervisor gave this boot up"));
-    }
+    let told_to_go = |talk: &mut BufReader<UnixStream>| -> Result<()> {
+        let mut line = String::new();
+        talk.read_line(&mut line).map_err(told)?;
+        if line == "go\n" { Ok(()) } else { Err(Error::refused("the supervisor gave this boot up")) }
+    };
+    told_to_go(&mut talk)?;
     interfaces::set_up(&records, server)?;
-    let signals = blocked_signals();
+    let with_systemd = server.init == Init::Systemd;
+    if with_systemd {
+        systemd::own_cgroups(tracking)?;
+    }
+    let signals = (!with_systemd).then(blocked_signals);
     talk.get_mut().write_all(b"up\n").map_err(told)?;
+    // Its limits are on.
+    told_to_go(&mut talk)?;
     drop(talk);
+    let Some(signals) = signals else { return Err(systemd::exec(server)) };
     let end = reap_until_told(&signals);
     go_down();
     Ok(end)
@@ -118,6 +141,11 @@ fn go_down() {
     end_processes(|pid| !is_ours(pid));
     unmount_all();
     end_processes(|_| true);
+    let_go();
+}
+
+/// Unmounts all that is not the server's base, and unbinds loop devices that its processes left.
+pub fn let_go() {
     unmount_all();
     if let Err(error) = Leftovers::of(1).clear() {
         eprintln!("{error}");

@@ -175,7 +175,16 @@ mod tests {
     fn server(records: &mut Records, name: &str, wish: &Wish<'_>) -> Server {
         let nics = ordered(records, name, wish).expect("nothing is wrong with it");
         let id = Uuid::new_v4();
-        Server { id, name: name.into(), image: id, flavor: 2, nics, no_limits: false, inject: vec![] }
+        Server {
+            id,
+            name: name.into(),
+            image: id,
+            flavor: 2,
+            init: crate::state::Init::Tiny,
+            nics,
+            no_limits: false,
+            inject: vec![],
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -13,7 +14,7 @@ use crate::fault::command::FaultCommand;
 use crate::init::{self, End};
 use crate::place::Lab;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, forward, inventory, record, store, wire};
+use crate::{down, fault, forward, fstab, inventory, record, store, wire};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -64,6 +65,12 @@ enum Verb {
         #[arg(long)]
         id: Uuid,
     },
+    /// In a server: units for lines of /etc/fstab
+    #[command(hide = true)]
+    ServerFstab { directory: PathBuf },
+    /// In a server: unmount and unbind what its processes left
+    #[command(hide = true)]
+    ServerLast,
     /// In a server: ask its process 1 to end it
     #[command(hide = true)]
     ServerPower {
@@ -94,6 +101,8 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Wires => wire::relay::run(&lab)?,
         Verb::Server { id } => supervisor::run(&lab, id)?,
         Verb::ServerInit { id } => return be_init(&lab, id),
+        Verb::ServerFstab { directory } => fstab::generate(&directory)?,
+        Verb::ServerLast => init::let_go(),
         Verb::ServerPower { word, words } => init::ask(&word, &words)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -39,8 +39,8 @@ pub struct Life {
     pub paused: bool,
     /// The volumes it has now.
     pub disks: Vec<Disk>,
-    /// What became of its flavor.
-    pub limits: Limits,
+    /// What became of its flavor; none before it is up.
+    pub limits: Option<Limits>,
 }
 
 /// As `nova list` says it.
@@ -72,7 +72,7 @@ fn path(lab: &Lab, server: Uuid) -> PathBuf {
 
 impl Life {
     /// A life that begins.
-    pub fn new(supervisor: Process, init: Process, limits: Limits) -> Self {
+    pub fn new(supervisor: Process, init: Process) -> Self {
         Self {
             magic: MAGIC.into(),
             version: VERSION,
@@ -81,7 +81,7 @@ impl Life {
             up: false,
             paused: false,
             disks: Vec::new(),
-            limits,
+            limits: None,
         }
     }
 

@@ -14,9 +14,9 @@ use crate::interfaces::Wish;
 use crate::life::Life;
 use crate::place::Lab;
 use crate::servers::{self, Order};
-use crate::state::{Network, Records, Server, Volume, VolumeKind};
+use crate::state::{Init, Network, Records, Server, Volume, VolumeKind};
 use crate::table::{properties, render};
-use crate::{bandwidth, enter, interfaces, networks, volumes};
+use crate::{bandwidth, enter, interfaces, networks, systemd, volumes};
 
 /// Servers, networks and volumes of a lab on this machine
 #[derive(Debug, Parser)]
@@ -78,6 +78,9 @@ enum Verb {
         image: String,
         #[arg(long)]
         flavor: String,
+        /// Process 1: the system's systemd, or one that starts nothing and is faster
+        #[arg(long)]
+        init: Option<Init>,
         /// net-id=ID[,v4-fixed-ip=ADDRESS][,v6-fixed-ip=ADDRESS]; once for each interface, from eth2 on
         #[arg(long = "nic")]
         nics: Vec<String>,
@@ -164,9 +167,11 @@ pub fn run(nova: Nova) -> Result<ExitCode> {
         }
         Verb::VolumeDetach { server, volume } => volumes::detach(&lab, &server, &volume)?,
         Verb::VolumeDelete { volume } => volumes::delete(&lab, &volume)?,
-        Verb::Boot { image, flavor, nics, no_public, no_service_net, no_limits, files, name } => {
+        Verb::Boot { image, flavor, init, nics, no_public, no_service_net, no_limits, files, name } => {
             let nics = Wish { nics: &nics, no_public, no_service_net };
-            let order = Order { image: &image, flavor: &flavor, nics, no_limits, files: &files, name: &name };
+            let init = init.unwrap_or_else(systemd_if_there);
+            let order =
+                Order { image: &image, flavor: &flavor, init, nics, no_limits, files: &files, name: &name };
             let server = servers::boot(&lab, &order)?;
             show(&lab, &server, &Listing { json: false })?;
         }
@@ -187,6 +192,17 @@ pub fn run(nova: Nova) -> Result<ExitCode> {
         Verb::FlavorList(listing) => flavor_list(&listing),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a server boots if nobody said.
+fn systemd_if_there() -> Init {
+    match systemd::available() {
+        Ok(()) => Init::Systemd,
+        Err(why) => {
+            eprintln!("nova boot: {why}; this server boots with --init tiny");
+            Init::Tiny
+        }
+    }
 }
 
 /// Writes to stdout; a reader that has gone away is no fault of ours.
@@ -288,8 +304,7 @@ fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_js
         .volumes_of(server.id)
         .map(|(volume, device)| json!({ "id": volume.id, "device": format!("/dev/{device}") }))
         .collect();
-    let memory = life.as_ref().map(|life| life.limits.memory.text());
-    let cpu = life.as_ref().map(|life| life.limits.cpu.text());
+    let limits = life.as_ref().and_then(|life| life.limits.clone());
     let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.pid);
     Ok(json!({
         "id": server.id,
@@ -297,10 +312,11 @@ fn server_json(lab: &Lab, records: &Records, server: &Server) -> Result<serde_js
         "status": status.word(),
         "image": server.image,
         "flavor": server.flavor,
+        "init": server.init,
         "nics": nics,
         "volumes": volumes,
-        "memory_limit": memory,
-        "cpu_limit": cpu,
+        "memory_limit": limits.as_ref().map(|limits| limits.memory.text()),
+        "cpu_limit": limits.as_ref().map(|limits| limits.cpu.text()),
         "pid": pid,
     }))
 }
@@ -329,7 +345,7 @@ fn show(lab: &Lab, server: &Server, listing: &Listing) -> Result<()> {
     let image = IMAGES.iter().find(|image| image.id == server.image).map_or("", |image| image.name);
     let flavor = FLAVORS.iter().find(|flavor| flavor.id == server.flavor).map_or("", |flavor| flavor.name);
     let limit = |text: fn(&Limits) -> String| {
-        life.as_ref().map_or_else(|| "off".to_owned(), |life| text(&life.limits))
+        life.as_ref().and_then(|life| life.limits.as_ref()).map_or_else(|| "off".to_owned(), text)
     };
     let volumes: Vec<String> = records
         .volumes_of(server.id)

@@ -21,7 +21,8 @@ use crate::era;
 use crate::error::{Doing, Result};
 use crate::mountinfo;
 use crate::place::{Lab, STATE_ROOT};
-use crate::state::Server;
+use crate::state::{Init, Server};
+use crate::systemd;
 
 /// Where servers find this program.
 pub const PROGRAM: &str = "/usr/local/bin/lockstep";
@@ -77,6 +78,9 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     offer_outside(lab, server, &root)?;
     devices(&root)?;
     first_life(&directory, &root, server)?;
+    if server.init == Init::Systemd {
+        systemd::furnish(&root, server)?;
+    }
     std::env::set_current_dir(&root).doing(|| format!("enter {}", root.display()))?;
     rustix::process::pivot_root(".", ".").doing(|| "pivot_root".into())?;
     unmount(".", UnmountFlags::DETACH).doing(|| "leave the host's root".into())?;
@@ -216,6 +220,9 @@ fn first_life(directory: &Path, root: &Path, server: &Server) -> Result<()> {
     let own = server.own_address().unwrap_or(Ipv4Addr::new(127, 0, 1, 1));
     write("etc/hostname", format!("{}\n", server.name))?;
     write("etc/hosts", format!("127.0.0.1 localhost\n::1 localhost\n{own} {}\n", server.name))?;
+    if server.init == Init::Systemd {
+        systemd::first_life(root, server)?;
+    }
     mkdir(&root.join("etc/drbd.d"))?;
     if !root.join("etc/drbd.conf").exists() {
         let includes = "include \"drbd.d/global_common.conf\";\ninclude \"drbd.d/*.res\";\n";
@@ -258,6 +265,9 @@ fn inject(source: &Path, root: &Path, inside: &str, mode: u32) -> Result<()> {
 /// Puts Lockstep's names before the host's programs: the program tells which names it has (`lockstep --names`,
 /// lines of a name and the directory below an installation's prefix), and mount(8) looks in /sbin only.
 fn links(server: &Server) -> Result<()> {
+    if server.image == catalog::ORIGINALS {
+        return power_words(server);
+    }
     // First: what Lockstep itself has replaces what only says that it has not.
     if let Some(image) = image(server) {
         era::programs(image, |path, text| script(&Path::new("/").join(path), text))?;
@@ -276,16 +286,26 @@ fn links(server: &Server) -> Result<()> {
             link(&Path::new("/sbin").join(name))?;
         }
     }
-    for word in POWER_WORDS {
-        let path = Path::new("/usr/local/sbin").join(word);
-        script(&path, &format!("#!/bin/sh\nexec {PROGRAM} lab server-power {word} \"$@\"\n"))?;
+    if server.init == Init::Systemd {
+        systemd::install_units()?;
     }
-    Ok(())
+    power_words(server)
 }
 
 /// The image that the server was booted from.
 fn image(server: &Server) -> Option<&'static catalog::Image> {
     catalog::IMAGES.iter().find(|image| image.id == server.image)
+}
+
+/// A server that systemd runs has systemd's words.
+fn power_words(server: &Server) -> Result<()> {
+    if server.init == Init::Systemd {
+        return Ok(());
+    }
+    POWER_WORDS.iter().try_for_each(|word| {
+        let path = Path::new("/usr/local/sbin").join(word);
+        script(&path, &format!("#!/bin/sh\nexec {PROGRAM} lab server-power {word} \"$@\"\n"))
+    })
 }
 
 /// Writes a program of the server's own, found before the host's of that name.

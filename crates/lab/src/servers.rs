@@ -14,8 +14,9 @@ use crate::interfaces::{self, Wish};
 use crate::life::{Life, Status};
 use crate::place::Lab;
 use crate::power;
-use crate::state::{Injected, Records, Server};
+use crate::state::{Init, Injected, Records, Server};
 use crate::supervisor;
+use crate::systemd;
 
 /// Time for an orderly reboot: programs get seconds to end, file systems are written back.
 const REBOOT_PATIENCE: Duration = Duration::from_secs(60);
@@ -33,6 +34,8 @@ pub struct Order<'a> {
     pub image: &'a str,
     /// Number or name.
     pub flavor: &'a str,
+    /// What process 1 is to be.
+    pub init: Init,
     /// Its interfaces.
     pub nics: Wish<'a>,
     /// Lets the public interface be as fast as this machine.
@@ -51,6 +54,9 @@ pub fn boot(lab: &Lab, order: &Order<'_>) -> Result<Server> {
     let image = catalog::image(order.image)?;
     let flavor = catalog::flavor(order.flavor)?;
     host_name(order.name)?;
+    if order.init == Init::Systemd {
+        systemd::available()?;
+    }
     let files = order.files.iter().map(|file| injected(file)).collect::<Result<Vec<_>>>()?;
     let server = {
         let lock = lab.lock()?;
@@ -71,17 +77,28 @@ pub fn boot(lab: &Lab, order: &Order<'_>) -> Result<Server> {
         }
         let inject = files.into_iter().map(|(file, _)| file).collect();
         let no_limits = order.no_limits;
-        let server = Server { id, name, image, flavor, nics, no_limits, inject };
+        let init = order.init;
+        let server = Server { id, name, image, flavor, init, nics, no_limits, inject };
         records.servers.push(server.clone());
         records.save(lab, &lock)?;
         server
     };
-    if let Err(error) = supervisor::start(lab, &server) {
+    if let Err(error) = bring_up(lab, &server) {
         let lock = lab.lock()?;
+        let records = Records::load(lab)?;
+        if Life::status(Life::load(lab, server.id)?.as_ref()) != Status::Shutoff {
+            power::end(lab, &lock, &records, &server, Fall::PowerCut)?;
+        }
         forget(lab, &lock, &server)?;
         return Err(error);
     }
     Ok(server)
+}
+
+/// Boots a server that is off, and waits until it is up.
+fn bring_up(lab: &Lab, server: &Server) -> Result<()> {
+    supervisor::start(lab, server)?;
+    if server.init == Init::Systemd { systemd::wait_until_up(lab, server) } else { Ok(()) }
 }
 
 fn host_name(name: &str) -> Result<()> {
@@ -157,7 +174,7 @@ pub fn delete(lab: &Lab, wanted: &str) -> Result<()> {
 pub fn start(lab: &Lab, verb: &str, wanted: &str) -> Result<()> {
     let server = Records::load(lab)?.server(verb, wanted)?.clone();
     match Life::status(Life::load(lab, server.id)?.as_ref()) {
-        Status::Shutoff => supervisor::start(lab, &server),
+        Status::Shutoff => bring_up(lab, &server),
         Status::Active => Err(Error::refused(format!("{verb}: server {} runs", server.name))),
         Status::Reboot => Err(Error::refused(format!("{verb}: server {} boots", server.name))),
     }
@@ -171,11 +188,11 @@ pub fn reboot(lab: &Lab, wanted: &str, hard: bool) -> Result<()> {
     let server = Records::load(lab)?.server("reboot", wanted)?.clone();
     let life = Life::load(lab, server.id)?;
     let (Some(life), Status::Active | Status::Reboot) = (&life, Life::status(life.as_ref())) else {
-        return supervisor::start(lab, &server);
+        return bring_up(lab, &server);
     };
     if hard {
         fell(lab, Fall::PowerCut, "reboot", wanted)?;
-        return supervisor::start(lab, &server);
+        return bring_up(lab, &server);
     }
     life.init.signal(End::Reboot.signal());
     if !life.init.wait_gone(REBOOT_PATIENCE) {
@@ -184,9 +201,10 @@ pub fn reboot(lab: &Lab, wanted: &str, hard: bool) -> Result<()> {
     let patience_ends = Instant::now() + REBOOT_PATIENCE;
     loop {
         match Life::status(Life::load(lab, server.id)?.as_ref()) {
+            Status::Active if server.init == Init::Systemd => return systemd::wait_until_up(lab, &server),
             Status::Active => return Ok(()),
             // Its supervisor was killed, and nobody else boots it.
-            Status::Shutoff => return supervisor::start(lab, &server),
+            Status::Shutoff => return bring_up(lab, &server),
             Status::Reboot if Instant::now() > patience_ends => {
                 return Err(Error::refused(format!("reboot: server {} does not come up", server.name)));
             }

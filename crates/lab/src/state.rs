@@ -139,6 +139,16 @@ pub struct Injected {
     pub mode: u32,
 }
 
+/// What a server's process 1 is.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// The system's own systemd.
+    Systemd,
+    /// Reaps, and ends everything in order; starts nothing.
+    Tiny,
+}
+
 /// A server.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Server {
@@ -150,6 +160,8 @@ pub struct Server {
     pub image: Uuid,
     /// Id of a flavor in [`crate::catalog::FLAVORS`].
     pub flavor: u32,
+    /// What its process 1 is.
+    pub init: Init,
     /// Interfaces, eth0 first.
     pub nics: Vec<Nic>,
     /// Whether its public interface is as fast as this machine (`boot --no-limits`), not as its flavor says.

@@ -17,7 +17,7 @@ use crate::cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::events::{self, Kind};
 use crate::fabric;
-use crate::init;
+use crate::init::End;
 use crate::life::{Disk, Life};
 use crate::place::{Lab, LabLock};
 use crate::process::Process;
@@ -92,13 +92,11 @@ pub fn run(lab: &Lab, server_id: Uuid) -> Result<()> {
                 _ => return Ok(()),
             }
         };
-        let Some(status) = status.exit_status() else {
-            // Killed: whoever cut its power cleans up, in the order that a power cut needs.
-            return Ok(());
-        };
+        // Killed: whoever cut its power cleans up, in the order that a power cut needs.
+        let Some(end) = End::of(status) else { return Ok(()) };
         let lock = lab.lock()?;
         let records = Records::load(lab)?;
-        let reboots = status == i32::from(init::REBOOT);
+        let reboots = end == End::Reboot;
         if let Some(server) = records.server_by_id(server_id) {
             power::clean_up(lab, server, &records)?;
             let how = if reboots { "reboot" } else { "poweroff" };
@@ -171,11 +169,10 @@ fn plug_in(
     mut talk: BufReader<UnixStream>,
 ) -> Result<()> {
     cgroup::track(lab, server.id, init.pid);
-    let limits = cgroup::confine(lab, server.id, catalog::flavor_of(server), init.pid);
     expect(&mut talk, "rooted")?;
     fabric::plug(lab, records, server, init.pid)?;
     let supervisor = Process::of(std::process::id() as i32).doing(|| "find myself".into())?;
-    let mut life = Life::new(supervisor, init, limits);
+    let mut life = Life::new(supervisor, init);
     store::ensure(lab, lock)?;
     for (volume, device) in records.volumes_of(server.id) {
         let loop_index = disk::bind(lab, volume)?.0;
@@ -186,8 +183,10 @@ fn plug_in(
     wire::apply(lab, records)?;
     talk.get_mut().write_all(b"go\n").doing(|| "talk to the server's init".into())?;
     expect(&mut talk, "up")?;
+    life.limits = Some(cgroup::confine(lab, server.id, catalog::flavor_of(server), init.pid));
     life.up = true;
     life.save(lab, server.id, lock)?;
+    talk.get_mut().write_all(b"go\n").doing(|| "talk to the server's init".into())?;
     events::append(lab, Kind::Boot, &[&server.name])
 }
 

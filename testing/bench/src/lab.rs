@@ -43,7 +43,7 @@ impl Lab {
         for server in ["drbd0", "drbd1"] {
             let nic = format!("net-id={network}");
             let boot = ["boot", "--image", &lab.image()?, "--flavor", "2"];
-            let network = ["--no-public", "--no-service-net", "--nic", &nic, server];
+            let network = ["--init", "tiny", "--no-public", "--no-service-net", "--nic", &nic, server];
             lab.nova(&[&boot[..], &network].concat())?;
             let mut volumes = vec![(server, "/dev/xvdb")];
             if server == "drbd0" {

@@ -149,8 +149,17 @@ impl TestLab {
     #[track_caller]
     pub fn boot(&self, name: &str, networks: &[&str]) {
         let nics: Vec<String> = networks.iter().map(|network| format!("net-id={network}")).collect();
-        let mut words =
-            vec!["boot", "--image", "This system", "--flavor", "2", "--no-public", "--no-service-net"];
+        let mut words = vec![
+            "boot",
+            "--image",
+            "This system",
+            "--flavor",
+            "2",
+            "--no-public",
+            "--no-service-net",
+            "--init",
+            "tiny",
+        ];
         for nic in &nics {
             words.extend(["--nic", nic]);
         }

@@ -34,7 +34,7 @@ COMMIT
 ";
 
 fn boot(lab: &TestLab, words: &[&str]) {
-    lab.nova(&[&["boot", "--image", "This system", "--flavor", "2"], words].concat());
+    lab.nova(&[&["boot", "--image", "This system", "--flavor", "2", "--init", "tiny"], words].concat());
 }
 
 /// What `ip` or `tc` prints as JSON on this machine.

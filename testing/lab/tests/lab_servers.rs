@@ -41,7 +41,7 @@ fn a_server_is_its_own_machine() {
     std::fs::write(key.path(), "ssh-rsa AAAA niko\n").expect("write");
     let file = format!("/root/.ssh/authorized_keys={}", key.path().display());
     let image = "5cebb13a-f783-4f8c-8058-c4182c724ccd";
-    lab.nova(&["boot", "--image", image, "--flavor", "2", "--file", &file, "drbd0"]);
+    lab.nova(&["boot", "--image", image, "--flavor", "2", "--init", "tiny", "--file", &file, "drbd0"]);
     assert_eq!(lab.inside("drbd0", "cat .ssh/authorized_keys; stat -c %a .ssh"), "ssh-rsa AAAA niko\n700\n");
     assert_eq!(
         lab.inside("drbd0", "hostname; pwd; echo $LOCKSTEP_ERA; echo $$ > /tmp/x"),

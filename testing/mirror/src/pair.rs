@@ -79,8 +79,17 @@ impl Pair {
         for (server, device) in SERVERS.into_iter().zip(["/dev/xvdb", "/dev/xvdf"]) {
             let kind = wish.volume_type;
             lab.nova(&["volume-create", "--display-name", server, "--volume-type", kind, "1"]);
-            let network =
-                ["--no-public", "--no-service-net", "--nic", "net-id=drbd0", "--file", &file, server];
+            let network = [
+                "--init",
+                "tiny",
+                "--no-public",
+                "--no-service-net",
+                "--nic",
+                "net-id=drbd0",
+                "--file",
+                &file,
+                server,
+            ];
             lab.nova(&[&["boot", "--image", wish.image, "--flavor", wish.flavor], &network[..]].concat());
             lab.nova(&["volume-attach", server, server, device]);
             // The root is the host's, whose daemon may have a log and resources.

@@ -78,14 +78,15 @@ impl Hierarchies {
         Err(format!("no {name} controller in {}", root.display()))
     }
 
-    /// The roots in which servers can have cgroups: of the controllers that limit or stop them, and of the hierarchy
-    /// that tells a systemd's processes apart.
+    /// The roots in which servers have cgroups: of the hierarchy that tells a systemd's processes apart, and of the
+    /// controllers that limit or stop them. Where there is version 1 alone, a systemd mounts and uses all controllers.
     pub fn roots(&self) -> Vec<&Path> {
-        let mut roots: Vec<&Path> = self.unified().into_iter().collect();
-        for option in ["memory", "cpu", "freezer", "name=systemd"] {
-            roots.extend(self.v1(option).filter(|root| !roots.contains(root)));
-        }
-        roots
+        let needed = |options: &[String]| {
+            self.unified.is_none()
+                || options.iter().any(|o| ["memory", "cpu", "freezer"].contains(&o.as_str()))
+        };
+        let v1 = self.v1.iter().filter(|(_, options)| needed(options)).map(|(root, _)| root.as_path());
+        self.unified().into_iter().chain(v1).collect()
     }
 }
 
@@ -110,7 +111,7 @@ cgroup /sys/fs/cgroup/memory cgroup rw,nosuid,nodev,noexec,relatime,memory 0 0
         assert_eq!(found.unified(), Some(Path::new("/sys/fs/cgroup/unified")));
         assert_eq!(found.v1("name=systemd"), Some(Path::new("/sys/fs/cgroup/systemd")));
         assert_eq!(found.v1("freezer"), None);
-        assert_eq!(found.roots().len(), 4);
+        assert_eq!(found.roots().len(), 3);
     }
 
     #[test]
