@@ -62,7 +62,7 @@ pub fn remove(lab: &Lab, volume: Uuid) -> Result<()> {
 pub fn bind(lab: &Lab, volume: &Volume) -> Result<LoopDevice> {
     let path = match volume.kind {
         VolumeKind::Raw => lab.volume_file(volume.id),
-        VolumeKind::Sata | VolumeKind::Ssd | VolumeKind::Volatile => store::file(lab, volume.id),
+        VolumeKind::Sata | VolumeKind::Ssd | VolumeKind::Volatile => store::file(lab, volume),
     };
     let file =
         OpenOptions::new().read(true).write(true).open(&path).doing(|| format!("open {}", path.display()))?;

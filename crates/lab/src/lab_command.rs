@@ -97,7 +97,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Fault(command) => print(&fault::command::run(&lab, &command)?),
         Verb::Forward(order) => forward::run(&lab, &order)?,
         Verb::Record(order) => return record::run(&lab, order),
-        Verb::Store => store::daemon::run(&lab)?,
+        Verb::Store => store::keeper::run(&lab)?,
         Verb::Wires => wire::relay::run(&lab)?,
         Verb::Server { id } => supervisor::run(&lab, id)?,
         Verb::ServerInit { id } => return be_init(&lab, id),

@@ -121,7 +121,9 @@ impl LoopDevice {
     /// The system's refusal, such as no access to /dev/loop-control.
     pub fn bind(file: &File, direct_io: bool) -> io::Result<Self> {
         let control = OpenOptions::new().read(true).write(true).open("/dev/loop-control")?;
-        let flags = LO_FLAGS_PARTSCAN | if direct_io { LO_FLAGS_DIRECT_IO } else { 0 };
+        // The lab reads tables itself, with patience: a kernel that does would wait for a disk that hangs.
+        let partscan = if partitions_need_partscan() { LO_FLAGS_PARTSCAN } else { 0 };
+        let flags = partscan | if direct_io { LO_FLAGS_DIRECT_IO } else { 0 };
         let mut attempts = 0;
         loop {
             // SAFETY: LOOP_CTL_GET_FREE takes no argument.
@@ -275,6 +277,13 @@ impl LoopDevice {
         let mut argument = BlkpgArg { operation, flags: 0, data_len, data: &raw mut partition };
         ioctl(self.open(false)?.as_raw_fd(), BLKPG, &mut argument).map(drop)
     }
+}
+
+/// Before Linux 5.19 a loop device took partitions only if the kernel also looked for them.
+fn partitions_need_partscan() -> bool {
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) < (5, 19)
 }
 
 /// Reads `MAJOR:MINOR` from a `dev` file of sysfs.

@@ -144,15 +144,19 @@ impl<D> io::Write for Seekable<'_, D> {
     }
 }
 
-/// Makes the kernel's partitions of a loop device those of its table, and gives what it has then. A partition
-/// that is in use stays as it is.
+/// What the table of a loop device says now. May take as long as the disk does.
 ///
 /// # Errors
 /// The disk cannot be read.
-pub fn reconcile(device: LoopDevice) -> io::Result<Vec<KernelPartition>> {
+pub fn table_of(device: LoopDevice) -> io::Result<Vec<Slice>> {
     let mut disk: File = device.open(false)?;
     let disk_sectors = disk.seek(SeekFrom::End(0))? / SECTOR_BYTES;
-    let wanted = read_table(&mut disk, disk_sectors)?;
+    read_table(&mut disk, disk_sectors)
+}
+
+/// Makes the kernel's partitions of a loop device those of its table, and gives what it has then. A partition
+/// that is in use stays as it is. Does not wait for the disk.
+pub fn reconcile(device: LoopDevice, wanted: &[Slice]) -> Vec<KernelPartition> {
     let is_wanted = |p: &KernelPartition| wanted.contains(&Slice { number: p.number, sectors: p.sectors });
     for stale in device.partitions().iter().filter(|p| !is_wanted(p)) {
         // Held by somebody: the old one stays until the next time the disk is closed.
@@ -163,7 +167,7 @@ pub fn reconcile(device: LoopDevice) -> io::Result<Vec<KernelPartition>> {
         // Overlaps one that is held: the same.
         let _ = device.add_partition(slice.number, slice.sectors);
     }
-    Ok(device.partitions())
+    device.partitions()
 }
 
 /// Removes the kernel's partitions of a loop device that goes away.

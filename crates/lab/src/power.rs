@@ -93,7 +93,7 @@ pub fn clean_up(lab: &Lab, server: &Server, records: &Records) -> Result<()> {
     for (volume, _) in records.volumes_of(server.id) {
         disk::unbind(volume.id)?;
         disk::restore(&lab.volume_file(volume.id));
-        store::restore(lab, volume.id)?;
+        store::restore(lab, volume)?;
     }
     cgroup::remove(lab, server.id)
 }

@@ -10,6 +10,7 @@ use uuid::{Uuid, uuid};
 use crate::error::{Error, Result};
 use crate::fault::record::Faults;
 use crate::place::{Lab, LabLock, read_json, write_json};
+use crate::volume_fault::VolumeFault;
 
 const MAGIC: &str = "lockstep-lab";
 const VERSION: u32 = 2;
@@ -108,6 +109,10 @@ pub struct Volume {
     pub seed: u64,
     /// The server that has it, if one has.
     pub attachment: Option<Attachment>,
+    /// What is wrong with it (`lockstep lab fault volume`).
+    pub faults: Vec<VolumeFault>,
+    /// How often it was pulled out under power: what still holds an earlier plug must not reach it any more.
+    pub plug: u32,
 }
 
 impl Volume {

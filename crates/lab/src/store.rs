@@ -4,12 +4,16 @@
 //! This file is the tools' side. Invariant: after [`cut`] has returned, nothing that was on its way to the volume
 //! reaches its bytes.
 
-pub mod daemon;
+mod daemon;
+mod faults;
 mod files;
+pub mod keeper;
+mod parked;
 mod served;
 mod unflushed;
 mod watch;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -24,6 +28,7 @@ use uuid::Uuid;
 use crate::error::{Doing, Error, Result};
 use crate::place::{Lab, LabLock, read_json, write_json};
 use crate::process::Process;
+use crate::state::Volume;
 use crate::supervisor::log_file;
 
 /// Time for the daemon to take a connection.
@@ -40,36 +45,80 @@ pub enum Request {
     Refresh,
     /// The volume takes no more writes. One of type `volatile` loses what its seed says.
     Cut(Uuid),
-    /// The volume takes writes again.
-    Restore(Uuid),
+    /// The volume, as it is plugged in now, takes writes again.
+    Restore {
+        /// The volume.
+        volume: Uuid,
+        /// Which of its plugs.
+        plug: u32,
+    },
     /// The volume is deleted.
     Close(Uuid),
+    /// Look at the volume's faults in the records again.
+    ReadFaults(Uuid),
+    /// Writes to the volume wait while a tool lives, or until it is thawed.
+    Freeze {
+        /// The volume.
+        volume: Uuid,
+        /// Who asks.
+        tool: Process,
+    },
+    /// Writes to the volume go on.
+    Thaw(Uuid),
+    /// The volume's file has another size.
+    Resize(Uuid),
+    /// Replace one byte of the volume's medium if it is as expected.
+    ExchangeByte {
+        /// The volume.
+        volume: Uuid,
+        /// Which byte.
+        at: u64,
+        /// What it must be.
+        expected: u8,
+        /// What it becomes.
+        new: u8,
+    },
 }
 
-/// The daemon's answer; the text says why not.
-pub type Reply = std::result::Result<(), String>;
+/// The daemon's answer: false where a byte was not as expected; the text says why not.
+pub type Reply = std::result::Result<bool, String>;
 
 fn process_file(lab: &Lab) -> PathBuf {
     lab.run_dir().join("store.json")
 }
 
 /// The file that a volume of the store appears as.
-pub fn file(lab: &Lab, volume: Uuid) -> PathBuf {
-    lab.store_mount().join(files::name(volume))
+pub fn file(lab: &Lab, volume: &Volume) -> PathBuf {
+    lab.store_mount().join(files::name(volume.id, volume.plug))
+}
+
+/// Connects; none if no daemon runs.
+fn connect(lab: &Lab) -> Result<Option<Client>> {
+    match Client::connect(&lab.store_socket(), CONNECT_PATIENCE) {
+        Err(ControlError::NotRunning { .. }) => Ok(None),
+        connected => connected.map(Some).map_err(|error| said(lab, &error)),
+    }
+}
+
+fn said(lab: &Lab, error: &ControlError) -> Error {
+    Error::refused(format!("store of lab {}: {error}", lab.name()))
 }
 
 /// Sends a request; none if no daemon runs.
-fn ask_if_running(lab: &Lab, request: &Request) -> Result<Option<()>> {
-    let said = |error: ControlError| Error::refused(format!("store of lab {}: {error}", lab.name()));
-    let mut client = match Client::connect(&lab.store_socket(), CONNECT_PATIENCE) {
-        Err(ControlError::NotRunning { .. }) => return Ok(None),
-        connected => connected.map_err(said)?,
+fn ask_if_running(lab: &Lab, request: &Request) -> Result<Option<bool>> {
+    let Some(mut client) = connect(lab)? else { return Ok(None) };
+    let reply: Reply = match client.call(request) {
+        // The serving process was killed in the middle; its successor is asked. Everything may be asked twice.
+        Err(ControlError::Closed { .. } | ControlError::Transfer { .. }) => {
+            let Some(mut successor) = connect(lab)? else { return Ok(None) };
+            successor.call(request).map_err(|error| said(lab, &error))?
+        }
+        replied => replied.map_err(|error| said(lab, &error))?,
     };
-    let reply: Reply = client.call(request).map_err(said)?;
     reply.map(Some).map_err(|why| Error::refused(format!("store of lab {}: {why}", lab.name())))
 }
 
-fn ask(lab: &Lab, request: &Request) -> Result<()> {
+fn ask(lab: &Lab, request: &Request) -> Result<bool> {
     ask_if_running(lab, request)?
         .ok_or_else(|| Error::refused(format!("the store of lab {} does not run", lab.name())))
 }
@@ -79,7 +128,7 @@ fn ask(lab: &Lab, request: &Request) -> Result<()> {
 /// # Errors
 /// The daemon does not run, or says why not.
 pub fn refresh(lab: &Lab) -> Result<()> {
-    ask(lab, &Request::Refresh)
+    ask(lab, &Request::Refresh).map(drop)
 }
 
 /// The same, where a daemon that does not run has nothing to follow.
@@ -102,8 +151,57 @@ pub fn cut(lab: &Lab, volume: Uuid) -> Result<()> {
 ///
 /// # Errors
 /// What the daemon says.
-pub fn restore(lab: &Lab, volume: Uuid) -> Result<()> {
-    ask_if_running(lab, &Request::Restore(volume)).map(drop)
+pub fn restore(lab: &Lab, volume: &Volume) -> Result<()> {
+    ask_if_running(lab, &Request::Restore { volume: volume.id, plug: volume.plug }).map(drop)
+}
+
+/// Makes the daemon look at a volume's faults in the records.
+///
+/// # Errors
+/// What the daemon says.
+pub fn read_faults(lab: &Lab, volume: Uuid) -> Result<()> {
+    ask_if_running(lab, &Request::ReadFaults(volume)).map(drop)
+}
+
+/// Replaces one byte of a volume's medium; false if it is not as expected.
+///
+/// # Errors
+/// What the daemon says; from the file.
+pub fn exchange_byte(lab: &Lab, volume: Uuid, at: u64, expected: u8, new: u8) -> Result<bool> {
+    if let Some(done) = ask_if_running(lab, &Request::ExchangeByte { volume, at, expected, new })? {
+        return Ok(done);
+    }
+    let path = lab.volume_file(volume);
+    let exchange = || {
+        let file = File::options().read(true).write(true).open(&path)?;
+        files::exchange_byte(&file, at, expected, new)
+    };
+    exchange().doing(|| format!("change a byte of {}", path.display()))
+}
+
+/// Lets writes to a volume wait until [`thaw`], or until this process ends.
+///
+/// # Errors
+/// What the daemon says.
+pub fn freeze(lab: &Lab, volume: Uuid) -> Result<()> {
+    let tool = Process::of(std::process::id() as i32).doing(|| "find myself".into())?;
+    ask_if_running(lab, &Request::Freeze { volume, tool }).map(drop)
+}
+
+/// Lets writes to a volume go on.
+///
+/// # Errors
+/// What the daemon says.
+pub fn thaw(lab: &Lab, volume: Uuid) -> Result<()> {
+    ask_if_running(lab, &Request::Thaw(volume)).map(drop)
+}
+
+/// Tells the daemon, and through it the kernel, that a volume's file has another size.
+///
+/// # Errors
+/// What the daemon says.
+pub fn resize(lab: &Lab, volume: Uuid) -> Result<()> {
+    ask_if_running(lab, &Request::Resize(volume)).map(drop)
 }
 
 /// Makes the daemon let go of a volume that is deleted.

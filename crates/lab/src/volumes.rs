@@ -37,7 +37,16 @@ pub fn create(lab: &Lab, name: &str, kind: VolumeKind, size: &str) -> Result<Vol
     }
     let id = Uuid::new_v4();
     let seed = id.as_u64_pair().0;
-    let volume = Volume { id, name: name.to_owned(), size_gib, kind, seed, attachment: None };
+    let volume = Volume {
+        id,
+        name: name.to_owned(),
+        size_gib,
+        kind,
+        seed,
+        attachment: None,
+        faults: Vec::new(),
+        plug: 0,
+    };
     disk::create(lab, id, size_gib)?;
     records.volumes.push(volume.clone());
     records.save(lab, &lock)?;

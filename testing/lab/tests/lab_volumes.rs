@@ -94,7 +94,10 @@ fn power_cut(kind: &str) {
     lab.boot("server", &[]);
     lab.nova(&["volume-create", "--display-name", "v", "--volume-type", kind, "1"]);
     lab.nova(&["volume-attach", "server", "v", "/dev/xvdb"]);
-    lab.inside("server", "mkfs.ext4 -q /dev/xvdb && mount /dev/xvdb /mnt && echo root > /etc/kept");
+    lab.inside(
+        "server",
+        "mkfs.ext4 -q /dev/xvdb && mount -o commit=300 /dev/xvdb /mnt && echo root > /etc/kept",
+    );
     for life in 0..3 {
         // The holder keeps file descriptors open and pages dirty up to the cut.
         lab.inside(
@@ -114,7 +117,10 @@ fn power_cut(kind: &str) {
             lab.lab(&["fault", "power-on", "server"]);
         }
         assert_eq!(lab.inside("server", "cat /etc/kept"), "root\n");
-        lab.inside("server", "e2fsck -fp /dev/xvdb >/dev/null; test $? -le 1 && mount /dev/xvdb /mnt");
+        lab.inside(
+            "server",
+            "e2fsck -fp /dev/xvdb >/dev/null; test $? -le 1 && mount -o commit=300 /dev/xvdb /mnt",
+        );
         lab.inside("server", "sha256sum -c --quiet /etc/sums");
         let left = lab.inside("server", "ls /mnt");
         assert!(!left.contains("unsynced") && !left.contains("held"), "unsynced data is there: {left}");

@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::place::Lab;
 use crate::servers;
 use crate::state::Records;
+use crate::volume_fault::{self, VolumeFaultCommand};
 use crate::wire;
 
 /// A longer delay loses the connections that it is to slow down.
@@ -132,6 +133,8 @@ pub enum Fault {
         /// Name or id
         network: String,
     },
+    /// Break a volume, all of it or a range of bytes, attached or not
+    Volume(VolumeFaultCommand),
     /// List the faults that are in force
     List,
     /// End all partitions, or those between two servers, or with --all every fault
@@ -216,6 +219,7 @@ impl Fault {
             Self::Partition { server, other, one_way } => network::partition(lab, server, other, *one_way)?,
             Self::Cut { network } => network::set_cut(lab, network, true)?,
             Self::Mend { network } => network::set_cut(lab, network, false)?,
+            Self::Volume(command) => volume_fault::run(lab, command)?,
             Self::List => {
                 revive_wires(lab)?;
                 return Ok(list::text(&list::in_force(lab)?));

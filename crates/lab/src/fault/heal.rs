@@ -8,6 +8,7 @@ use crate::life::{Life, Status};
 use crate::place::Lab;
 use crate::state::Records;
 use crate::supervisor;
+use crate::volume_fault;
 use crate::wire;
 
 /// Ends every partition, or those of the two servers named.
@@ -59,6 +60,7 @@ pub fn all(lab: &Lab) -> Result<Vec<String>> {
             }
         }
         records.save(lab, &lock)?;
+        done = done.and(volume_fault::heal(lab, &lock, &mut records, None).map(drop));
         done?;
         let fallen = records.faults.fallen.iter().filter_map(|&(id, _)| records.server_by_id(id));
         fallen.cloned().collect::<Vec<_>>()

@@ -65,6 +65,14 @@ pub fn in_force(lab: &Lab) -> Result<Vec<InForce>> {
         let paused = Life::running(lab, server.id)?.is_some_and(|life| life.paused);
         all.extend(of_server(&records, server, paused));
     }
+    for volume in &records.volumes {
+        let name = volume.called();
+        all.extend(volume.faults.iter().map(|fault| {
+            let typed = fault.to_string();
+            let words = ["volume", &name].into_iter().chain(typed.split(' '));
+            InForce::new(words, fault.meaning(&name)).of([Part::Volume(volume.id)])
+        }));
+    }
     Ok(all)
 }
 
