@@ -1,6 +1,7 @@
 //! A lab for one test, removed with it; the lab's own tests are in `tests/`.
 
 mod traces;
+pub mod tutorial;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
