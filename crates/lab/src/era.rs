@@ -32,10 +32,13 @@ pub struct Distribution {
     pub files: &'static [(&'static str, &'static str)],
 }
 
+/// As drbd8-utils 8.3 had it, whatever the host has.
+const GLOBAL_COMMON: (&str, &str) = ("etc/drbd.d/global_common.conf", include_str!("era/global_common.conf"));
+
 const SSHD_CONFIG: (&str, &str) = ("etc/ssh/sshd_config", include_str!("era/sshd_config"));
 
 /// Ubuntu 12.04.
-pub const UBUNTU: Distribution = Distribution { files: &[SSHD_CONFIG] };
+pub const UBUNTU: Distribution = Distribution { files: &[GLOBAL_COMMON, SSHD_CONFIG] };
 
 /// CentOS 6.3, with EPEL's nginx.
 pub const CENTOS: Distribution = Distribution {
