@@ -13,8 +13,9 @@ use crate::error::{Doing, Result};
 use crate::fault::command::FaultCommand;
 use crate::init::{self, End};
 use crate::place::Lab;
+use crate::scenario::play::PlayCommand;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, forward, fstab, inventory, record, store, wire};
+use crate::{down, fault, forward, fstab, inventory, record, scenario, store, wire};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -43,6 +44,8 @@ enum Verb {
     },
     /// Break something
     Fault(FaultCommand),
+    /// Play a timeline of faults from a file; lockstep-scenario(5) tells its language
+    Play(PlayCommand),
     /// Record frames, consoles and events into a directory, until a command ends or Ctrl-C
     Record(record::Order),
     /// Let a port of this machine's loopback lead to a port of a server
@@ -96,6 +99,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Down { all: false } => down::down(&lab)?,
         Verb::Fault(command) => print(&fault::command::run(&lab, &command)?),
         Verb::Forward(order) => forward::run(&lab, &order)?,
+        Verb::Play(command) => return scenario::play::run(&lab, &command),
         Verb::Record(order) => return record::run(&lab, order),
         Verb::Store => store::keeper::run(&lab)?,
         Verb::Wires => wire::relay::run(&lab)?,

@@ -40,6 +40,7 @@ pub mod process;
 pub mod random;
 pub mod record;
 pub mod root;
+pub mod scenario;
 pub mod servers;
 pub mod state;
 pub mod store;
@@ -71,6 +72,9 @@ pub fn nova(args: Vec<OsString>) -> ExitCode {
 pub fn lab(args: Vec<OsString>) -> ExitCode {
     run("lockstep lab", args, lab_command::run)
 }
+
+/// The language of scenarios, for its manual page.
+pub const SCENARIO_MANUAL: &str = scenario::MANUAL;
 
 /// The command line of `nova`, for its manual page.
 pub fn nova_command_line() -> clap::Command {

@@ -35,6 +35,11 @@ pub const PAGES: &[Page] = &[
     },
     Page { name: "nova", section: 1, source: Source::CommandLine(lab::nova_command_line) },
     Page { name: "lockstep-lab", section: 1, source: Source::CommandLine(lab::lab_command_line) },
+    Page {
+        name: "lockstep-scenario",
+        section: 5,
+        source: Source::Help("timelines of faults for lockstep lab play", || lab::SCENARIO_MANUAL.to_owned()),
+    },
     Page { name: "drbdadm", section: 8, source: Source::CommandLine(drbd_tools::drbdadm_command_line) },
     Page {
         name: "lockstep-drbd",
@@ -160,6 +165,7 @@ mod tests {
             ("lockstep.1", &["drbdadm", "nova", "\\-\\-names"][..]),
             ("nova.1", &["volume\\-attach", "\\-\\-display\\-name", "v4\\-fixed\\-ip"]),
             ("lockstep-lab.1", &["fault", "power\\-cut", "\\-\\-all"]),
+            ("lockstep-scenario.5", &["within TIME..TIME", "one\\-of", "power\\-cut $1"]),
             ("drbdadm.8", &["create\\-md", "\\-\\-overwrite\\-data\\-of\\-peer", "SEE ALSO"]),
             ("lockstep-drbd.8", &["upgrade", "daemon"]),
         ] {

@@ -4,7 +4,7 @@ use clap::{Args, Subcommand};
 
 use super::cable::{self, Ailment, Way};
 use super::server::Fall;
-use super::{heal, link, list, network, server};
+use super::{Cables, heal, link, list, network, server};
 use crate::error::{Error, Result};
 use crate::place::Lab;
 use crate::servers;
@@ -208,11 +208,7 @@ impl Fault {
                 cable::set(lab, cables, Ailment::Loss(*percent), way.way())?;
             }
             Self::Delay { cables, ms, jitter, way } => {
-                if jitter > ms {
-                    return Err(Error::refused(format!(
-                        "fault delay: a jitter of {jitter} ms around {ms} ms; use at most the delay itself"
-                    )));
-                }
+                fits(*ms, *jitter)?;
                 cable::set(lab, cables, Ailment::Delay(*ms, *jitter), way.way())?;
             }
             Self::Rate { cables, mbit, way } => cable::set(lab, cables, Ailment::Rate(*mbit), way.way())?,
@@ -233,6 +229,48 @@ impl Fault {
         }
         Ok(String::new())
     }
+
+    /// Whether the lab knows what it names, and its numbers go together: what can be told before it is its turn.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self, records: &Records) -> Result<()> {
+        match self {
+            Self::PowerCut { server }
+            | Self::PowerOn { server }
+            | Self::Kill { server }
+            | Self::Pause { server }
+            | Self::Resume { server } => records.server("fault", server).map(drop),
+            Self::Delay { cables, ms, jitter, .. } => {
+                fits(*ms, *jitter)?;
+                Cables::named(records, "fault", cables).map(drop)
+            }
+            Self::Loss { cables, .. } | Self::Rate { cables, .. } => {
+                Cables::named(records, "fault", cables).map(drop)
+            }
+            Self::LinkDown { cables, network } | Self::LinkUp { cables, network } => {
+                Cables::named(records, "fault", &joined(cables, network.as_deref())).map(drop)
+            }
+            Self::Partition { server, other, .. } => {
+                records.server("fault", server).and_then(|_| records.server("fault", other)).map(drop)
+            }
+            Self::Cut { network } | Self::Mend { network } => records.network("fault", network).map(drop),
+            Self::Heal { server, other, .. } => {
+                server.iter().chain(other).try_for_each(|server| records.server("fault", server).map(drop))
+            }
+            Self::List => Ok(()),
+        }
+    }
+}
+
+/// Nothing arrives before it was sent.
+fn fits(ms: f64, jitter_ms: f64) -> Result<()> {
+    if jitter_ms <= ms {
+        return Ok(());
+    }
+    Err(Error::refused(format!(
+        "fault delay: a jitter of {jitter_ms} ms around {ms} ms; use at most the delay itself"
+    )))
 }
 
 /// A relay that died is noticed by whoever looks at the faults.
