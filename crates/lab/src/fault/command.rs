@@ -258,6 +258,7 @@ impl Fault {
             Self::Heal { server, other, .. } => {
                 server.iter().chain(other).try_for_each(|server| records.server("fault", server).map(drop))
             }
+            Self::Volume(command) => command.check(records),
             Self::List => Ok(()),
         }
     }

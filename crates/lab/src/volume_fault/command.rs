@@ -17,6 +17,16 @@ pub struct VolumeFaultCommand {
     what: What,
 }
 
+impl VolumeFaultCommand {
+    /// Whether the lab knows the volume.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn check(&self, records: &Records) -> Result<()> {
+        records.volume("fault volume", &self.volume).map(drop)
+    }
+}
+
 #[derive(Clone, Debug, Subcommand)]
 enum What {
     /// Requests fail (EIO)
