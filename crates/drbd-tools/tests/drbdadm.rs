@@ -7,7 +7,10 @@ use std::sync::Mutex;
 use std::thread;
 
 use control::Server;
-use drbd_engine::admin::{Command, Refusal, ReplicationProtocol, Response};
+use drbd_engine::admin::{
+    Command, Configuration, ConfiguredConnection, ConfiguredDisk, ConfiguredMinor, DiskOptions, MetaIndex,
+    NetOptions, Refusal, ReplicationProtocol, Response,
+};
 use drbd_engine::status::{Counters, DeviceFlags, DeviceStatus, ResourceStatus};
 use drbd_format::names::{ConnectionState, DiskState, Role};
 
@@ -70,7 +73,7 @@ impl Place {
             scope.spawn(move || {
                 server.serve(move |_, command: Command| {
                     let response = answer(&command);
-                    if !matches!(command, Command::Status { .. }) {
+                    if !matches!(command, Command::Status { .. } | Command::Show { .. }) {
                         commands.lock().unwrap().push(command);
                     }
                     response
@@ -140,15 +143,60 @@ fn up_makes_attaches_and_connects_and_skips_what_is_there() {
     let Command::Connect { options, peer, .. } = &commands[3] else { panic!("{commands:?}") };
     assert_eq!((options.ping_int_s, peer.port()), (3, 7789));
 
-    let all = |command: &Command| match command {
-        Command::Status { .. } => Response::Status(vec![connected()]),
-        _ => done(),
+    // What is there already is left alone, and changed where it differs.
+    let (net_asked, disk_asked) = (options.clone(), disk_options_of(&commands[2]));
+    let configuration = |net: NetOptions, disk: DiskOptions, path: PathBuf| Configuration {
+        name: "r0".into(),
+        minors: vec![ConfiguredMinor {
+            minor: 7,
+            volume: 0,
+            disk: Some(ConfiguredDisk {
+                disk: path.clone(),
+                meta_disk: path,
+                meta_index: MetaIndex::Internal,
+                options: disk,
+            }),
+        }],
+        connection: Some(ConfiguredConnection {
+            local: "127.0.0.1:7788".parse().unwrap(),
+            peer: "127.0.0.1:7789".parse().unwrap(),
+            options: net,
+        }),
     };
-    let place = Place::new();
-    assert!(place.with_daemon(all, || assert_eq!(place.run(&["up", "all"]).0, 0)).is_empty());
-    let place = Place::new();
-    let commands = place.with_daemon(all, || assert_eq!(place.run(&["adjust", "all"]).0, 0));
-    assert_eq!(names(&commands), ["disk-options", "net-options"]);
+    let other_net = NetOptions { ping_int_s: 4, ..net_asked.clone() };
+    let other_disk = DiskOptions { al_extents: 257, ..disk_asked.clone() };
+    for (net, disk, is_elsewhere, verb, expected) in [
+        (&net_asked, &disk_asked, false, "up", &[][..]),
+        (&net_asked, &disk_asked, false, "adjust", &[]),
+        (&other_net, &disk_asked, false, "adjust", &["net-options"]),
+        (&net_asked, &other_disk, false, "adjust", &["disk-options"]),
+        (&other_net, &other_disk, false, "up", &[]),
+        (&net_asked, &disk_asked, true, "adjust", &["detach", "attach"]),
+    ] {
+        let place = Place::new();
+        let path = place.path(if is_elsewhere { "other" } else { "disk" });
+        let shown = configuration(net.clone(), disk.clone(), path);
+        let all = |command: &Command| match command {
+            Command::Status { .. } => Response::Status(vec![connected()]),
+            Command::Show { .. } => Response::Configuration(vec![shown.clone()]),
+            _ => done(),
+        };
+        let commands = place.with_daemon(all, || {
+            let (status, _, stderr) = place.run(&[verb, "all"]);
+            // The device that is to be attached is in use, as far as this daemon says.
+            assert!(status == 0 || is_elsewhere, "{stderr}");
+        });
+        if !is_elsewhere {
+            assert_eq!(names(&commands), expected, "{verb}");
+        } else {
+            assert_eq!(names(&commands)[..1], expected[..1], "{verb}");
+        }
+    }
+}
+
+fn disk_options_of(command: &Command) -> DiskOptions {
+    let Command::Attach { options, .. } = command else { panic!("{command:?}") };
+    options.clone()
 }
 
 #[test]

@@ -209,6 +209,11 @@ impl Verb {
         matches!(self, Self::Dump | Self::DumpXml)
     }
 
+    /// Whether what is in use is brought into line.
+    pub fn is_adjust(self) -> bool {
+        matches!(self, Self::Adjust | Self::AdjustWithProgress)
+    }
+
     /// Whether the secrets of the configuration are handed on.
     pub fn uses_secrets(self) -> bool {
         self.verifies_addresses() && !self.is_dump()

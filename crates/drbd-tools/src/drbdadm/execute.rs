@@ -5,7 +5,7 @@ mod startup;
 
 use std::path::Path;
 
-use drbd_engine::admin::{Command, Refusal};
+use drbd_engine::admin::{Command, Configuration, Refusal};
 use drbd_engine::status::{DeviceStatus, ResourceStatus};
 use drbd_format::meta::MetaFlags;
 use drbd_format::names::DiskState;
@@ -61,7 +61,7 @@ impl<'a> Executor<'a> {
 
     /// Carries a plan out; the exit status.
     pub fn run(&mut self, plan: &Plan<'_>, selected: &[Selected<'_>]) -> Result<u8, u8> {
-        if matches!(self.cli.verb, Verb::Up | Verb::Adjust | Verb::AdjustWithProgress) {
+        if self.cli.verb == Verb::Up || self.cli.verb.is_adjust() {
             return self.run_stages(plan, selected);
         }
         if self.cli.verb == Verb::Status && self.cli.json && !self.cli.dry_run {
@@ -92,7 +92,12 @@ impl<'a> Executor<'a> {
         let mut stages = Stages::default();
         for &one in selected {
             let present = if self.cli.dry_run { None } else { self.present(&one.resource.name.text)? };
-            plan.stage(&mut stages, one, present.as_ref())?;
+            let configured = match (&present, self.cli.verb.is_adjust()) {
+                (Some(_), true) => self.configuration(one.resource).map_err(|error| report(&error))?,
+                _ => None,
+            };
+            warn_about_minors_without_place(one, configured.as_ref(), self.node);
+            plan.stage(&mut stages, one, present.as_ref(), configured.as_ref())?;
         }
         let all = [stages.prerequisites, stages.disk_prerequisites, stages.disk, stages.net];
         for steps in all {
@@ -316,6 +321,18 @@ impl<'a> Executor<'a> {
         let data = of.separate_data();
         let opened = MetaDisk::open(Path::new(of.meta_disk()), of.placement(), data.as_deref());
         Ok(opened.and_then(|disk| act(&disk)).map_or_else(|failed| failed.status, |()| 0))
+    }
+}
+
+/// A minor that the configuration does not have any more stays until its resource is taken down.
+fn warn_about_minors_without_place(selected: Selected<'_>, configured: Option<&Configuration>, node: &str) {
+    let (Some(configured), Some(host)) = (configured, selected.resource.host(node)) else { return };
+    let is_known = |minor: u32| host.volumes.iter().any(|v| v.minor.is_some_and(|(known, _)| known == minor));
+    for minor in configured.minors.iter().filter(|minor| !is_known(minor.minor)) {
+        eprintln!(
+            "{}: minor {} is not in the configuration any more; it goes with the next `drbdadm down`",
+            configured.name, minor.minor
+        );
     }
 }
 

@@ -1,5 +1,8 @@
 //! Which calls a verb means.
 
+use std::path::Path;
+
+use drbd_engine::admin::{Configuration, ConfiguredDisk};
 use drbd_engine::status::ResourceStatus;
 use drbd_format::names::{ConnectionState, DiskState};
 
@@ -7,6 +10,7 @@ use super::cli::{Cli, Verb};
 use super::setup_option::SetupOption;
 use super::step::{Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
+use crate::drbd_conf::effective;
 use crate::drbd_conf::model::{Config, Resource};
 
 /// What is needed to say which calls a verb means.
@@ -153,14 +157,16 @@ impl<'c> Plan<'c> {
         })
     }
 
-    /// Adds the calls of `up` or `adjust` for one resource, of which `present` is there already.
+    /// Adds the calls of `up` or `adjust` for one resource, of which `present` is there already. For `adjust`, `configured`
+    /// is what it is configured with: only differences become calls.
     pub fn stage(
         &self,
         stages: &mut Stages<'c>,
         selected: Selected<'c>,
         present: Option<&ResourceStatus>,
+        configured: Option<&Configuration>,
     ) -> Result<(), u8> {
-        let is_adjust = matches!(self.verb, Verb::Adjust | Verb::AdjustWithProgress);
+        let is_adjust = self.verb.is_adjust();
         if present.is_none() {
             stages.prerequisites.push(Step::NewResource(selected.resource));
         }
@@ -172,27 +178,43 @@ impl<'c> Plan<'c> {
                 minors.push(Step::NewMinor(of));
             }
             let is_attached = device.is_some_and(|device| device.disk != DiskState::Diskless);
-            if !is_attached {
-                stages.disk.extend(attach_steps(of));
-            } else if is_adjust {
-                stages.disk.push(Step::DiskOptions(of));
+            let minor = configured.and_then(|c| c.minors.iter().find(|m| m.minor == of.minor()));
+            match minor.and_then(|minor| minor.disk.as_ref()) {
+                _ if !is_attached => stages.disk.extend(attach_steps(of)),
+                Some(disk) if is_adjust => adjust_disk(of, disk, &mut stages.disk),
+                _ => {}
             }
         }
         let ends = self.ends(selected.resource)?;
         let is_configured = present.is_some_and(|p| p.connection != ConnectionState::StandAlone);
-        let addresses = [ends.us, ends.peer].map(|host| host.address.as_ref().map(|a| a.to_socket_addr()));
-        let is_elsewhere = present
-            .and_then(|p| p.addresses)
-            .is_some_and(|(local, peer)| [Some(local), Some(peer)] != addresses);
-        if is_configured && is_adjust && is_elsewhere {
-            stages.net.push(Step::Disconnect(ends, false));
+        let connection = configured.and_then(|configured| configured.connection.as_ref());
+        if !is_configured {
             stages.net.push(Step::Connect(ends, self.discard_my_data));
-        } else if !is_configured {
-            stages.net.push(Step::Connect(ends, self.discard_my_data));
-        } else if is_adjust {
-            stages.net.push(Step::NetOptions(ends));
+        } else if let (true, Some(connection)) = (is_adjust, connection) {
+            let addresses =
+                [ends.us, ends.peer].map(|host| host.address.as_ref().map(|a| a.to_socket_addr()));
+            if addresses != [Some(connection.local), Some(connection.peer)] {
+                stages.net.push(Step::Disconnect(ends, false));
+                stages.net.push(Step::Connect(ends, self.discard_my_data));
+            } else if connection.options != effective::net_options(&selected.resource.sections.net, self.node)
+            {
+                stages.net.push(Step::NetOptions(ends));
+            }
         }
         Ok(())
+    }
+}
+
+/// What brings a disk in use into line with the configuration.
+fn adjust_disk<'c>(of: VolumeRef<'c>, present: &ConfiguredDisk, steps: &mut Vec<Step<'c>>) {
+    let is_another = present.disk != Path::new(of.disk())
+        || present.meta_disk != Path::new(of.meta_disk())
+        || present.meta_index != effective::meta_index(of.volume.meta_disk.as_ref());
+    if is_another {
+        steps.push(Step::Detach(of, false));
+        steps.extend(attach_steps(of));
+    } else if present.options != effective::disk_options(&of.volume.disk_options) {
+        steps.push(Step::DiskOptions(of));
     }
 }
 

@@ -24,7 +24,10 @@ fn warn_without_effect(object: &str, settings: &[Setting]) {
 }
 
 impl Executor<'_> {
-    fn configuration(&mut self, resource: &Resource) -> Result<Option<Configuration>, SessionError> {
+    pub(super) fn configuration(
+        &mut self,
+        resource: &Resource,
+    ) -> Result<Option<Configuration>, SessionError> {
         let Some(session) = self.session(false)? else { return Ok(None) };
         Ok(session.configurations(Some(&resource.name.text))?.pop())
     }
