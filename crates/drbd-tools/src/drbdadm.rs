@@ -3,7 +3,7 @@
 pub mod cli;
 mod execute;
 mod plan;
-mod setup_option;
+pub mod setup_option;
 mod shell;
 mod step;
 

@@ -2,6 +2,8 @@
 
 pub mod drbd_conf;
 mod drbdadm;
+mod drbdmeta;
+mod drbdsetup;
 pub mod meta_disk;
 mod proc_drbd;
 pub mod refusal;
@@ -12,7 +14,23 @@ pub mod wait;
 
 pub use drbdadm::cli::command_line as drbdadm_command_line;
 pub use drbdadm::drbdadm;
+pub use drbdmeta::{USAGE as DRBDMETA_USAGE, drbdmeta};
+pub use drbdsetup::{drbdsetup, usage as drbdsetup_usage};
 pub use proc_drbd::proc_drbd;
+
+/// What `--version` prints.
+fn drbdadm_version() -> String {
+    format!("LOCKSTEP_VERSION={}\n{}", env!("CARGO_PKG_VERSION"), drbdadm::cli::VERSION)
+}
+
+/// The minor that a word means: a number, `minor-N`, or the path of a device.
+fn minor_of(word: &str) -> Option<u32> {
+    let number = ["minor-", "/dev/drbd/by-minor/", "/dev/drbd", "drbd"]
+        .iter()
+        .find_map(|prefix| word.strip_prefix(prefix))
+        .unwrap_or(word);
+    number.parse().ok()
+}
 
 /// Whether texts are those of the tutorial's year: `LOCKSTEP_ERA=2013`.
 fn is_era_2013() -> bool {

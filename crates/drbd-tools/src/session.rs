@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use control::{Client, ControlError};
 use drbd_engine::admin::{Command, Configuration, Refusal, Response};
-use drbd_engine::status::ResourceStatus;
+use drbd_engine::status::{DeviceStatus, ResourceStatus};
 
 use crate::service_manager;
 
@@ -134,6 +134,17 @@ impl Session {
             Response::Refused(_) => Ok(Vec::new()),
             other => Err(SessionError::Confused(format!("{other:?}"))),
         }
+    }
+
+    /// The device of that number, and its resource.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub fn minor(&mut self, minor: u32) -> Result<Option<(ResourceStatus, DeviceStatus)>, SessionError> {
+        Ok(self.status(None)?.into_iter().find_map(|resource| {
+            let device = resource.devices.iter().find(|device| device.minor == minor)?.clone();
+            Some((resource, device))
+        }))
     }
 
     /// What one resource is configured with, or all.

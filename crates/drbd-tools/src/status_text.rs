@@ -17,7 +17,7 @@ pub fn dstate(device: &DeviceStatus) -> String {
 }
 
 /// The names that DRBD 9's tools give to states of the connection.
-fn connection_9(state: ConnectionState) -> String {
+pub fn connection_9(state: ConnectionState) -> String {
     match state {
         ConnectionState::WFConnection => "Connecting".into(),
         state if state.has_socket() => "Connected".into(),
@@ -26,7 +26,7 @@ fn connection_9(state: ConnectionState) -> String {
 }
 
 /// The same for states of the replication.
-fn replication_9(state: ConnectionState) -> String {
+pub fn replication_9(state: ConnectionState) -> String {
     match state {
         ConnectionState::Connected => "Established".into(),
         state if state.is_connected() => state.to_string(),
@@ -77,7 +77,8 @@ fn write_peer(out: &mut String, resource: &ResourceStatus, only_volume_0: bool) 
     Ok(())
 }
 
-fn resync_suspended(device: &DeviceStatus) -> Option<String> {
+/// Why a resync does not run, with commas; none if nothing holds it.
+pub fn resync_suspended(device: &DeviceStatus) -> Option<String> {
     let flags = device.flags;
     let reasons = [
         (flags.resync_paused_by_user, "user"),

@@ -3,16 +3,21 @@
 //! Upstream: drbdsetup 8.4, which of three timeouts counts, and that a device that stands alone is waited for only with
 //! `wait-after-sb`.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use drbd_format::names::{ConnectionState, DiskState};
 
 use crate::drbd_conf::model::Setting;
 use crate::drbd_conf::options::Kind;
 use crate::drbd_conf::value;
+use crate::session::{Session, SessionError};
 
 /// Exit status if the time is up.
 pub const EXIT_TIME_IS_UP: u8 = 5;
+
+/// Exit status if there is nothing to wait for.
+const EXIT_NOT_THERE: u8 = 20;
 
 /// Pause between looks at the state.
 pub const POLL: Duration = Duration::from_millis(200);
@@ -98,6 +103,36 @@ impl WaitOptions {
             Awaited::Synced => connection == ConnectionState::Connected,
         };
         is_reached || (!self.after_split_brain && connection < ConnectionState::Unconnected)
+    }
+}
+
+/// Waits for one minor; the exit status.
+///
+/// # Errors
+/// If the daemon does not answer.
+pub fn wait(
+    session: &mut Session,
+    minor: u32,
+    awaited: Awaited,
+    options: WaitOptions,
+) -> Result<u8, SessionError> {
+    let Some((_, device)) = session.minor(minor)? else {
+        eprintln!("error determining which timeout to use: minor not available");
+        return Ok(EXIT_NOT_THERE);
+    };
+    let (timeout, said) = options.timeout(device.peer_disk, device.was_degraded);
+    eprint!("{said}");
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        // A device that is gone meanwhile is not waited for.
+        let found = session.minor(minor)?;
+        if found.is_none_or(|(_, device)| options.is_over(awaited, device.connection)) {
+            return Ok(0);
+        }
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return Ok(EXIT_TIME_IS_UP);
+        }
+        thread::sleep(POLL);
     }
 }
 

@@ -42,6 +42,18 @@ pub const PAGES: &[Page] = &[
     },
     Page { name: "drbdadm", section: 8, source: Source::CommandLine(drbd_tools::drbdadm_command_line) },
     Page {
+        name: "drbdsetup",
+        section: 8,
+        source: Source::Help("give the DRBD daemon one order", drbd_tools::drbdsetup_usage),
+    },
+    Page {
+        name: "drbdmeta",
+        section: 8,
+        source: Source::Help("meta-data of a DRBD device that is not in use", || {
+            drbd_tools::DRBDMETA_USAGE.to_owned()
+        }),
+    },
+    Page {
         name: "lockstep-drbd",
         section: 8,
         source: Source::Help("the DRBD daemon of this server", || drbd_node::USAGE.to_owned()),

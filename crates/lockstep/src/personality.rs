@@ -25,6 +25,18 @@ pub const PERSONALITIES: &[Personality] = &[
         link: Some("sbin"),
     },
     Personality {
+        name: "drbdsetup",
+        entry: drbd_tools::drbdsetup,
+        description: "Give the DRBD daemon one order, without a configuration",
+        link: Some("sbin"),
+    },
+    Personality {
+        name: "drbdmeta",
+        entry: drbd_tools::drbdmeta,
+        description: "Meta-data of a device that is not in use",
+        link: Some("sbin"),
+    },
+    Personality {
         name: "drbd",
         entry: drbd_node::daemon,
         description: "The DRBD daemon of this server: `drbd daemon|upgrade|stop`",

@@ -243,7 +243,7 @@ pub enum Parsed {
 }
 
 /// The words of `--version`, in the form of drbdadm 9.22.
-const VERSION: &str = "DRBDADM_API_VERSION=1\nDRBD_KERNEL_VERSION_CODE=0x08040b\nDRBDADM_VERSION_CODE=0x091600\n\
+pub const VERSION: &str = "DRBDADM_API_VERSION=1\nDRBD_KERNEL_VERSION_CODE=0x08040b\nDRBDADM_VERSION_CODE=0x091600\n\
                        DRBDADM_VERSION=9.22.0\n";
 
 /// Parses the arguments after the name. `--` only says, as it did in 8.3, that options for drbdsetup follow.
@@ -251,8 +251,7 @@ pub fn parse(args: Vec<OsString>) -> Parsed {
     let args: Vec<_> = args.into_iter().filter(|arg| arg != "--").collect();
     let is_any = |words: &[&str]| args.iter().any(|arg| words.iter().any(|word| arg == word));
     if is_any(&["-V", "--version"]) {
-        let text = format!("LOCKSTEP_VERSION={}\n{VERSION}", env!("CARGO_PKG_VERSION"));
-        return Parsed::Exit { text, status: 0 };
+        return Parsed::Exit { text: crate::drbdadm_version(), status: 0 };
     }
     if args.first().is_some_and(|word| word == "help") || is_any(&["-h", "--help"]) {
         return Parsed::Exit { text: Cli::command().render_long_help().to_string(), status: 0 };

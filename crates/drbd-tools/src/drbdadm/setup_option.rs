@@ -79,16 +79,24 @@ pub fn take_out(args: Vec<OsString>) -> Result<(Vec<OsString>, Vec<SetupOption>)
 /// # Errors
 /// It is no option of this verb's, or the value is none; what to print.
 pub fn parse(verb: Verb, word: &str) -> Result<SetupOption, String> {
+    parse_of(section(verb), word).map_err(|why| format!("drbdadm: {why}"))
+}
+
+/// The same for options of a section.
+///
+/// # Errors
+/// It is none of its options, or the value is none; what to print.
+pub fn parse_of(section: Option<Section>, word: &str) -> Result<SetupOption, String> {
     let body = word.strip_prefix("--").unwrap_or(word);
     let (name, text) = body.split_once('=').map_or((body, None), |(name, text)| (name, Some(text)));
-    let option = section(verb)
+    let option = section
         .and_then(|section| options::find(section, name))
-        .ok_or_else(|| format!("drbdadm: `{}` does not take the option `--{name}`\n", verb.word()))?;
+        .ok_or_else(|| format!("unrecognized option '--{name}'\n"))?;
     let value = match (text, option.kind) {
         (Some(text), _) => value::check(option, text)
-            .map_err(|bad| format!("drbdadm: --{name}: {}\nhelp: {}\n", bad.message, bad.help))?,
+            .map_err(|bad| format!("--{name}: {}\nhelp: {}\n", bad.message, bad.help))?,
         (None, Kind::Flag { .. }) => "yes".to_owned(),
-        (None, _) => return Err(format!("drbdadm: `--{name}` needs a value\n")),
+        (None, _) => return Err(format!("option '--{name}' requires an argument\n")),
     };
     let setting = Setting { option, value, span: Span::default() };
     Ok(SetupOption { setting, is_bare: text.is_none() })

@@ -5,12 +5,12 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{EXIT_EXECUTION, Executor, report};
+use super::{Executor, not_there, report};
 use crate::drbd_conf::model::{Config, Resource};
 use crate::drbdadm::plan::Plan;
 use crate::drbdadm::step::{Step, VolumeRef};
 use crate::session::SessionError;
-use crate::wait::{Awaited, EXIT_TIME_IS_UP, POLL, WaitOptions};
+use crate::wait::{self, Awaited, POLL, WaitOptions};
 
 /// How long `wait-con-int` only shows dots.
 const DOTS: Duration = Duration::from_secs(10);
@@ -32,15 +32,10 @@ struct Waiting<'c> {
 impl Executor<'_> {
     /// Waits until one device is connected; the exit status.
     pub(super) fn wait_connect(&mut self, of: VolumeRef<'_>) -> Result<u8, SessionError> {
-        let Some(waiting) = self.begin_to_wait(of)? else { return Ok(EXIT_EXECUTION) };
-        loop {
-            if self.is_over(&waiting)? {
-                return Ok(0);
-            }
-            if waiting.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(EXIT_TIME_IS_UP);
-            }
-            thread::sleep(POLL);
+        let options = WaitOptions::from_settings(&of.resource.sections.startup);
+        match self.session(false)? {
+            Some(session) => wait::wait(session, of.minor(), Awaited::Connected, options),
+            None => Ok(not_there(&Step::WaitConnect(of))),
         }
     }
 
