@@ -15,7 +15,7 @@ use crate::init::{self, End};
 use crate::place::Lab;
 use crate::scenario::play::PlayCommand;
 use crate::supervisor::{self, INIT_SOCKET};
-use crate::{down, fault, forward, fstab, inventory, record, scenario, store, wire};
+use crate::{down, fault, forward, fstab, inventory, record, scenario, store, topology, wire};
 
 /// What a cloud does not offer: an overview, faults, removal
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Show what is plugged into what, and what of it is broken
+    Show(topology::Order),
     /// Remove the lab and all that it made
     Down {
         /// Every lab on this machine
@@ -95,6 +97,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
             print(&format!("{text}\n"));
         }
         Verb::Ps { json: false } => print(&inventory::table()?),
+        Verb::Show(order) => topology::show(&lab, &order)?,
         Verb::Down { all: true } => Lab::all().iter().map(down::down).fold(Ok(()), Result::and)?,
         Verb::Down { all: false } => down::down(&lab)?,
         Verb::Fault(command) => print(&fault::command::run(&lab, &command)?),

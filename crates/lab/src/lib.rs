@@ -48,6 +48,7 @@ pub mod supervisor;
 pub mod systemd;
 pub mod table;
 mod terminal;
+pub mod topology;
 pub mod volume_fault;
 pub mod volumes;
 pub mod wire;

@@ -18,7 +18,7 @@ const ECHO: &str = "(setsid socat TCP4-LISTEN:80,bind=203.0.113.2,reuseaddr,fork
 
 fn booted(test: &str) -> TestLab {
     let lab = TestLab::new(test);
-    lab.nova(&["boot", "--image", "This system", "--flavor", "2", "web"]);
+    lab.nova(&["boot", "--image", "This system", "--flavor", "2", "--init", "tiny", "web"]);
     lab
 }
 

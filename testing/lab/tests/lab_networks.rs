@@ -195,9 +195,11 @@ fn the_public_interface_is_as_fast_as_the_flavor_says() {
         assert!(passed.iter().any(|&bytes| bytes >= SENT_BYTES), "{from} to {to}: {passed:?}");
         assert!(passed.iter().any(|&bytes| bytes < SENT_BYTES / 4), "acknowledgements only: {passed:?}");
     }
-    let before = buckets(&lab);
+    let passed = || buckets(&lab).iter().map(|(_, bytes)| bytes).sum::<u64>();
+    let before = passed();
     send(&lab, "slow", "fast", "10.181.144.3");
-    assert_eq!(buckets(&lab), before, "the service net has no limit");
+    // Neighbours still talk of each other there.
+    assert!(passed() - before < SENT_BYTES / 4, "the service net has no limit");
 }
 
 #[test]
