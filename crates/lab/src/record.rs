@@ -6,6 +6,7 @@
 
 mod cables;
 mod follow;
+mod journal;
 mod pcapng;
 mod socket;
 
@@ -30,12 +31,16 @@ use crate::place::{Lab, write_json};
 use crate::state::{Network, Records, Server};
 use cables::{Cables, Summary};
 use follow::Follower;
+use journal::Journal;
 
 /// Directory of the captures, below the recording's.
 const CAPTURES: &str = "captures";
 
 /// Directory of what servers said on their consoles.
 const CONSOLES: &str = "consoles";
+
+/// Directory of the journals of servers that have systemd.
+const JOURNALS: &str = "journals";
 
 /// How often logs are looked at, and whether the command has ended.
 const TURN: Duration = Duration::from_millis(50);
@@ -179,12 +184,14 @@ struct Recording {
     /// Console logs by server.
     consoles: Vec<(Uuid, String, Follower)>,
     console_files: HashSet<String>,
+    /// Journals by server.
+    journals: Vec<(Uuid, String, Journal)>,
 }
 
 impl Recording {
     fn begin(lab: &Lab, records: &Records, order: &Order) -> Result<Self> {
         let directory = order.directory.clone();
-        for part in [CAPTURES, CONSOLES] {
+        for part in [CAPTURES, CONSOLES, JOURNALS] {
             fs::create_dir(directory.join(part))
                 .doing(|| format!("create {part} in {}", directory.display()))?;
         }
@@ -218,6 +225,7 @@ impl Recording {
             events,
             consoles: Vec::new(),
             console_files: HashSet::new(),
+            journals: Vec::new(),
         };
         recording.look_for_consoles(records, Follower::from_now_on)?;
         eprintln!("recording lab {} to {}", lab.name(), recording.directory.display());
@@ -286,7 +294,26 @@ impl Recording {
         self.events.catch_up()?;
         let records = Records::load(&self.lab)?;
         self.look_for_consoles(&records, Follower::from_the_start)?;
+        self.look_for_journals()?;
+        self.journals.iter_mut().for_each(|(.., journal)| journal.mind_limit());
         self.consoles.iter_mut().try_for_each(|(.., console)| console.catch_up())
+    }
+
+    /// Follows the journals that have appeared: systemd makes them, some time after the boot began.
+    fn look_for_journals(&mut self) -> Result<()> {
+        for (server, name, console) in &self.consoles {
+            if self.journals.iter().any(|(id, ..)| id == server) {
+                continue;
+            }
+            let Some(source) = journal::directory(&self.lab.server_dir(*server), *server) else { continue };
+            // Named as the console's log, which no other server's has.
+            let file = console.target().file_name().unwrap_or(name.as_ref());
+            let target = self.directory.join(JOURNALS).join(file);
+            let begin_unix_ns = self.about["begin_unix_ns"].as_u64().unwrap_or_default();
+            let journal = Journal::follow(&source, &target, begin_unix_ns, self.limit_bytes)?;
+            self.journals.push((*server, file.to_string_lossy().into_owned(), journal));
+        }
+        Ok(())
     }
 
     fn stop_cables(&mut self) -> Result<Summary> {
@@ -320,6 +347,12 @@ impl Recording {
         self.about["exit_status"] = json!(status.map(code));
         self.about["captures"] = json!(summary);
         self.about["consoles"] = json!(consoles);
+        let mut journals = Vec::new();
+        for (server, file, journal) in &mut self.journals {
+            let file = format!("{JOURNALS}/{file}");
+            journals.push(json!({ "server": server, "file": file, "text": journal.close()? }));
+        }
+        self.about["journals"] = json!(journals);
         write_json(&self.directory.join("run.json"), &self.about)?;
         let frames: u64 = summary.cables.iter().map(|cable| cable.frames).sum();
         let left_out: u64 = summary.cables.iter().map(|cable| cable.left_out_frames).sum();

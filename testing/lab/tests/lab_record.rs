@@ -178,3 +178,32 @@ fn a_mistake_writes_nothing() {
     assert!(!fresh.exists(), "the next try starts from nothing");
     assert_eq!(lab.traces(), Vec::<String>::new(), "recording makes no lab");
 }
+
+#[test]
+fn a_server_that_was_made_and_deleted_meanwhile_leaves_its_journal() {
+    let test = "a_server_that_was_made_and_deleted_meanwhile_leaves_its_journal";
+    if !can_run(test) {
+        return;
+    }
+    if !Path::new("/lib/systemd/systemd").exists() {
+        eprintln!("skip {test}: no systemd");
+        return;
+    }
+    let lab = TestLab::new("journal");
+    let directory = tempfile::tempdir().expect("a directory");
+    let lockstep = program().display().to_string();
+    let script = format!(
+        "{lockstep} nova boot --image 'This system' --flavor 2 short && \
+         {lockstep} nova ssh short logger --tag test 'it was here' && sleep 1 && {lockstep} nova delete short"
+    );
+    let evidence = directory.path().to_str().expect("a path");
+    let answer = lab.command("lab", &["record", evidence, "--", "/bin/sh", "-c", &script]).output();
+    let answer = answer.expect("it starts");
+    assert!(answer.status.success(), "{answer:?}");
+    let journal = std::fs::read_to_string(directory.path().join("journals/short.log")).expect("a journal");
+    assert!(journal.contains("systemd[1]"), "{journal}");
+    assert!(journal.contains("it was here"), "{journal}");
+    let run = json(&directory.path().join("run.json"));
+    assert_eq!(run["journals"][0]["file"], "journals/short.log", "{run}");
+    assert_eq!(run["journals"][0]["text"]["cut_off"], false, "{run}");
+}
