@@ -46,7 +46,12 @@ pub const NEEDS: &[Need] = &[
         nextest: false,
     },
     Need { what: "bench", packages: &["fio", "qemu-utils"], includes: &["lab"], nextest: false },
-    Need { what: "test", packages: &[], includes: &["lab", "interop-drbd", "interop-nbd"], nextest: true },
+    Need {
+        what: "test",
+        packages: &["nginx", "curl"],
+        includes: &["lab", "interop-drbd", "interop-nbd"],
+        nextest: true,
+    },
 ];
 
 /// The row of that name.

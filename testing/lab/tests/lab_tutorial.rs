@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -205,6 +206,15 @@ fn part_a() {
 fn part_b() {
     if !can_run("part_b") {
         return;
+    }
+    // The servers have the host's programs.
+    for program in ["nginx", "curl", "iptables-restore"] {
+        let found =
+            ["/usr/sbin", "/usr/bin", "/sbin"].iter().any(|place| Path::new(place).join(program).exists());
+        if !found {
+            eprintln!("skip part_b: no {program}");
+            return;
+        }
     }
     Reader::new("tutorial-b").follows(&parts()[1]);
 }
