@@ -91,6 +91,33 @@ pub enum Command {
         /// The resource.
         resource: String,
     },
+    /// Pause the resync.
+    PauseSync {
+        /// The device.
+        minor: u32,
+    },
+    /// Let the resync go on.
+    ResumeSync {
+        /// The device.
+        minor: u32,
+    },
+    /// Our data give way: a full resync from the peer.
+    Invalidate {
+        /// The device.
+        minor: u32,
+    },
+    /// The peer's data give way: a full resync to it.
+    InvalidateRemote {
+        /// The device.
+        minor: u32,
+    },
+    /// Begin a generation.
+    NewCurrentUuid {
+        /// The device.
+        minor: u32,
+        /// Declare both disks equal; before the first resync this spares it.
+        clear_bitmap: bool,
+    },
     /// Secondary, disconnect, detach, and forget the resource.
     Down {
         /// The resource.

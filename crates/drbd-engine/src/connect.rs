@@ -475,6 +475,7 @@ impl Resource {
         self.epochs_moved();
         match self.link.asked.take() {
             Some(Asked::Primary { ticket, force, .. }) => self.promote_alone(ticket, force),
+            Some(Asked::Resync { ticket, .. }) => self.answer(ticket, Err(refused(code::NEED_CONNECTION))),
             Some(Asked::Disconnect { ticket }) if why != C::Disconnecting => {
                 // The peer is gone anyway.
                 self.link.configuration = None;

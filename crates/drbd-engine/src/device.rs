@@ -220,6 +220,8 @@ pub enum Purpose {
     BitmapPages,
     /// The whole bitmap, before it is sent to the peer.
     BitmapBeforeExchange,
+    /// The bitmap with every bit set, before a full resync that was ordered.
+    BitmapBeforeFullSync,
     /// The joined bitmap, before the first block of a resync is asked for.
     BitmapBeforeResync,
     /// Data and bitmap at the end of a resync.
@@ -287,6 +289,8 @@ pub struct Device {
     pub bitmap_due: Option<BitmapDue>,
     /// The write of our bitmap after which it is sent; one of an earlier handshake does not count.
     pub bitmap_job: Option<Tag>,
+    /// The source of a full resync began before our bits were stable: its identifier waits until then.
+    pub early_sync_uuid: Option<u64>,
     /// How much of the peer's bitmap has come.
     pub bitmap_receiver: BitmapReceiver,
     /// Sectors being changed on our disk.
@@ -343,6 +347,7 @@ impl Device {
             consider_resync: false,
             bitmap_due: None,
             bitmap_job: None,
+            early_sync_uuid: None,
             bitmap_receiver: BitmapReceiver::new(),
             locks: RangeLocks::new(),
             gate: RangeLocks::new(),
@@ -420,6 +425,13 @@ impl Device {
     pub fn set_out_of_sync(&mut self, range: SectorRange) {
         if let Some(disk) = &mut self.disk {
             disk.bitmap.set_range(range);
+        }
+    }
+
+    /// Everything differs, or is to be treated so.
+    pub fn set_all_out_of_sync(&mut self) {
+        if let Some(disk) = &mut self.disk {
+            disk.bitmap.set_all();
         }
     }
 

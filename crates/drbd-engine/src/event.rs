@@ -141,6 +141,30 @@ pub enum Order {
         /// Declare our data current.
         force: bool,
     },
+    /// Pause the resync, or let it go on.
+    PauseSync {
+        /// Of which volume.
+        volume: u16,
+        /// Pause it.
+        paused: bool,
+    },
+    /// Our data give way: a full resync from the peer.
+    Invalidate {
+        /// Of which volume.
+        volume: u16,
+    },
+    /// The peer's data give way: a full resync to it.
+    InvalidateRemote {
+        /// Of which volume.
+        volume: u16,
+    },
+    /// Begin a generation.
+    NewCurrentUuid {
+        /// Of which volume.
+        volume: u16,
+        /// Declare both disks equal.
+        clear_bitmap: bool,
+    },
     /// Become secondary; the shell has seen to it that nothing holds the device.
     Secondary,
 }

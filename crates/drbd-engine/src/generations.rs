@@ -216,13 +216,14 @@ pub fn compare(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) ->
     (Verdict::Unrelated, 100)
 }
 
-/// Whether an older identifier of ours and one of the peer's come from the same generation. Resyncs that began move the
-/// bitmap's identifier on by [`NEW_BITMAP_OFFSET`] and push what was common out of the histories; the lower 48 bits stay.
+/// Whether an identifier of ours and one of the peer's come from the same generation. Resyncs that began move the bitmap's
+/// identifier on by [`NEW_BITMAP_OFFSET`] and push what was common out of the histories; the lower 48 bits stay. Their
+/// targets have such an identifier as their current one, which a source that crashed may not remember.
 /// (Upstream looks at equal histories only, and calls such a pair unrelated: then not even an administrator can solve it.)
 fn share_a_lineage(own: &Generations, peer: &Uuids) -> bool {
     let lineage = |v: u64| v & (NEW_BITMAP_OFFSET - 1) & !1;
-    let theirs = [peer.bitmap, peer.history[0], peer.history[1]].map(lineage);
-    own.0[BITMAP..].iter().map(|&v| lineage(v)).any(|l| l > JUST_CREATED && theirs.contains(&l))
+    let theirs = [peer.current, peer.bitmap, peer.history[0], peer.history[1]].map(lineage);
+    own.0.iter().map(|&v| lineage(v)).any(|l| l > JUST_CREATED && theirs.contains(&l))
 }
 
 /// Both are of the same generation.
@@ -351,6 +352,10 @@ mod tests {
             let distant = (Verdict::SplitBrainDistant, Verdict::SplitBrainDistant);
             assert_eq!(meet(winner, loser), distant, "after {round}: {winner:x?}");
         }
+        // A source that crashed has forgotten that its resync began.
+        let source = Generations([0x1111_0000_0000_4440, common, old, JUST_CREATED]);
+        let (_, begun, _) = resync(source, Generations([0x5555_0000_0000_0000, 0, old, 0]));
+        assert_eq!(meet(source, begun).0, Verdict::SplitBrainDistant, "one is inconsistent: a full sync");
         let stranger = Generations([0x7777_0000_0000_7770, 0x8888_0000_0000_8880, 0, JUST_CREATED]);
         let fresh = Generations([0x9999_0000_0000_9990, 0xaaaa_0000_0000_aaa0, 0xbbbb_0000_0000_bbb0, 0x10]);
         assert_eq!(meet(stranger, fresh), (Verdict::Unrelated, Verdict::Unrelated));

@@ -24,6 +24,7 @@ mod resource;
 mod resync;
 mod state;
 pub mod status;
+mod sync_orders;
 mod time;
 mod transfer_log;
 mod transition;

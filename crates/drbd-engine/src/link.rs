@@ -53,6 +53,15 @@ pub enum Asked {
         /// Volumes whose answer is awaited.
         volumes: BTreeSet<u16>,
     },
+    /// Begin a full resync.
+    Resync {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// Of which volume.
+        volume: u16,
+        /// `StartingSyncS` or `StartingSyncT`, seen from here.
+        side: ConnectionState,
+    },
     /// Leave.
     Disconnect {
         /// Whom to answer.

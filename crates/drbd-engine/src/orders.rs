@@ -57,6 +57,12 @@ impl Resource {
             Order::Disconnect { force } => self.disconnect(ticket, force),
             Order::Primary { force } => self.promote(ticket, force),
             Order::Secondary => self.demote(ticket),
+            Order::PauseSync { volume, paused } => self.pause_sync(ticket, volume, paused),
+            Order::Invalidate { volume } => self.invalidate(ticket, volume, C::StartingSyncT),
+            Order::InvalidateRemote { volume } => self.invalidate(ticket, volume, C::StartingSyncS),
+            Order::NewCurrentUuid { volume, clear_bitmap } => {
+                self.new_current_uuid(ticket, volume, clear_bitmap);
+            }
         }
     }
 

@@ -177,6 +177,8 @@ impl Resource {
         }
         if skip {
             let state = device.state;
+            // Of both disks there is no bitmap identifier from here on.
+            device.peer_uuids = Some(Uuids { bitmap: 0, ..uuids });
             if let Some(disk) = &mut device.disk {
                 let size = device.size_sectors;
                 disk.bitmap.clear_range(units::SectorRange::new(0, size));
@@ -187,6 +189,11 @@ impl Resource {
             device.write_bitmap(&mut self.turn, crate::device::Purpose::BitmapPages);
             self.turn.info("Accepted new current UUID, preparing to skip initial sync");
             self.transition(volume, State { disk: D::UpToDate, pdsk: D::UpToDate, ..state });
+            // What the peer hears last may be a state from before.
+            let Self { devices, turn, link, .. } = self;
+            if let Some(device) = devices.get(&volume) {
+                device.send_state(turn, link);
+            }
         }
     }
 
@@ -280,13 +287,26 @@ impl Resource {
         {
             peer_disk = D::UpToDate;
         }
+        let prepares = word.conn() > C::Connected && word.conn() < C::SyncSource;
+        if matches!(os.conn, C::SyncSource | C::PausedSyncS) && prepares {
+            peer_disk = D::Inconsistent;
+        }
+        let both = |disk: D, peer: D, state: D| disk == state && peer == state;
+        if os.conn == C::Connected
+            && both(os.disk, os.pdsk, D::UpToDate)
+            && both(word.disk(), word.pdsk(), D::Inconsistent)
+        {
+            // It was on its way when the first sync was declared unnecessary. Upstream believes it, and does not replicate
+            // until the next state comes.
+            peer_disk = D::UpToDate;
+        }
         let mut ns = os;
         if ns.conn == C::WFReportParams {
             ns.conn = C::Connected;
         }
         let compare_now = os.conn < C::Connected
             || (os.conn == C::Connected && (word.disk() == D::Negotiating || os.disk == D::Negotiating))
-            || device.consider_resync
+            || (device.consider_resync && os.conn <= C::Connected)
             || (os.conn == C::Connected && word.conn() >= C::StartingSyncS && word.conn() <= C::WFBitMapT);
         // Sent before the peer heard that we have another disk now: what it says of its own may be long past.
         let premature =
@@ -485,10 +505,16 @@ impl Resource {
         }
     }
 
-    fn sync_uuid_received(&mut self, volume: u16, uuid: u64) {
+    pub(crate) fn sync_uuid_received(&mut self, volume: u16, uuid: u64) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         // A disk whose state is not decided was attached after the peer had begun to send to another one.
         if device.state.conn < C::WFReportParams || device.state.disk <= D::Negotiating {
+            return;
+        }
+        let asked = matches!(&self.link.asked, Some(Asked::Resync { volume: v, side: C::StartingSyncT, .. }) if *v == volume);
+        if asked || device.state.conn == C::StartingSyncT {
+            // The peer's word that it agrees travels on the other socket, and our bits are not yet stable.
+            device.early_sync_uuid = Some(uuid);
             return;
         }
         if device.state.conn != C::WFSyncUUID {
@@ -521,8 +547,13 @@ impl Resource {
         if mask.disk != D::Diskless {
             ns.disk = val.disk;
         }
-        // A peer may declare what we have outdated, nothing else of ours; a resync or a verify that it orders is not served.
-        let not_served = mask.conn != C::StandAlone || (mask.disk != D::Diskless && val.disk != D::Outdated);
+        if mask.conn != C::StandAlone {
+            ns.conn = val.conn;
+        }
+        // A peer may declare what we have outdated, or order a full resync; nothing else of ours.
+        let orders = matches!(val.conn, C::StartingSyncS | C::StartingSyncT);
+        let not_served =
+            (mask.conn != C::StandAlone && !orders) || (mask.disk != D::Diskless && val.disk != D::Outdated);
         let ns = State::sanitized(ns);
         let reply = if not_served {
             code::NOT_SUPPORTED
@@ -550,7 +581,16 @@ impl Resource {
     }
 
     fn state_change_answered(&mut self, volume: u16, reply: i32) {
-        let Some(Asked::Primary { ticket, force, mut volumes }) = self.link.asked.take() else { return };
+        let (ticket, force, mut volumes) = match self.link.asked.take() {
+            Some(Asked::Primary { ticket, force, volumes }) => (ticket, force, volumes),
+            Some(Asked::Resync { ticket, volume: asked, side }) if asked == volume => {
+                return self.resync_answered(ticket, volume, side, reply);
+            }
+            other => {
+                self.link.asked = other;
+                return;
+            }
+        };
         if reply < code::SUCCESS {
             return self.promotion_refused(ticket, reply);
         }
@@ -563,7 +603,8 @@ impl Resource {
     }
 
     fn connection_change_answered(&mut self, reply: i32) {
-        if let Some(Asked::Disconnect { ticket }) = self.link.asked.take() {
+        if let Some(Asked::Disconnect { ticket }) = self.link.asked {
+            self.link.asked = None;
             if reply < code::SUCCESS {
                 return self.answer(ticket, Err(crate::state::refused(reply)));
             }

@@ -51,6 +51,9 @@ pub struct Resync {
     marks: Vec<(Instant, u64)>,
     /// Blocks that could not be synced.
     pub failed: u64,
+    /// Since when it is paused, and how long it was before.
+    paused_since: Option<Instant>,
+    paused: Duration,
     /// Target: our bitmap is stable, blocks may be asked for once the superblock of this version is stable, too.
     ready_at: Option<u64>,
     /// Target: next bit to look at.
@@ -73,6 +76,8 @@ impl Resync {
             began: now,
             marks: vec![(now, total)],
             failed: 0,
+            paused_since: None,
+            paused: Duration::ZERO,
             ready_at: None,
             position: 0,
             in_flight: BTreeMap::new(),
@@ -95,6 +100,18 @@ impl Resync {
     pub fn speeds_kib_per_s(&self, now: Instant, left: u64) -> (u64, u64) {
         let recent = self.marks.first().copied().unwrap_or((self.began, self.total));
         (Self::speed(recent, now, left) * 4, Self::speed((self.began, self.total), now, left) * 4)
+    }
+
+    /// Whether it is paused from now on.
+    pub(crate) fn paused(&mut self, now: Instant, is_paused: bool) {
+        match (self.paused_since, is_paused) {
+            (None, true) => self.paused_since = Some(now),
+            (Some(since), false) => {
+                self.paused += now.since(since);
+                self.paused_since = None;
+            }
+            _ => {}
+        }
     }
 
     /// KiB per second over the last two marks, about.
@@ -372,14 +389,14 @@ impl Resource {
             return;
         }
         match device.state.conn {
-            C::SyncTarget if resync.ready_at.is_some() => {
+            C::SyncTarget | C::PausedSyncT if resync.ready_at.is_some() => {
                 // Data first, then the bits that vouch for it; the superblock follows when this is done.
                 let job = device.write_bitmap(&mut self.turn, Purpose::ResyncEnd);
                 if let Some(resync) = &mut device.resync {
                     resync.ending = job;
                 }
             }
-            C::SyncSource => self.resync_finished(volume),
+            C::SyncSource | C::PausedSyncS => self.resync_finished(volume),
             _ => {}
         }
     }
@@ -390,10 +407,9 @@ impl Resource {
             return self.disk_failed(volume);
         }
         let ends = |r: &Resync| r.ending == Some(tag);
-        let syncing = self
-            .devices
-            .get(&volume)
-            .is_some_and(|d| d.state.conn == C::SyncTarget && d.resync.as_ref().is_some_and(ends));
+        let syncing = self.devices.get(&volume).is_some_and(|d| {
+            matches!(d.state.conn, C::SyncTarget | C::PausedSyncT) && d.resync.as_ref().is_some_and(ends)
+        });
         if syncing {
             self.resync_finished(volume);
         }
@@ -404,7 +420,8 @@ impl Resource {
         let now = self.turn.now;
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(resync) = device.resync.take() else { return };
-        let seconds = now.since(resync.began).as_secs().max(1);
+        let paused = resync.paused.as_secs();
+        let seconds = (now.since(resync.began).as_secs() - paused).max(1);
         let speed = resync.total * 4 / seconds;
         let target = matches!(device.state.conn, C::SyncTarget | C::PausedSyncT);
         let mut next = State { conn: C::Connected, ..device.state };
@@ -433,7 +450,7 @@ impl Resource {
             next.disk = D::UpToDate;
             next.pdsk = D::Inconsistent;
         }
-        self.turn.info(format_args!("Resync done (total {seconds} sec; paused 0 sec; {speed} K/sec)"));
+        self.turn.info(format_args!("Resync done (total {seconds} sec; paused {paused} sec; {speed} K/sec)"));
         if resync.failed != 0 {
             self.turn.log(crate::event::Level::Error, format_args!("{} failed blocks", resync.failed));
         }

@@ -53,6 +53,16 @@ pub mod code {
     pub const DISK_TOO_SMALL: i32 = 111;
     /// `ERR_IO_MD_DISK`.
     pub const IO_MD_DISK: i32 = 118;
+    /// `ERR_PAUSE_IS_SET`.
+    pub const PAUSE_IS_SET: i32 = 134;
+    /// `ERR_PAUSE_IS_CLEAR`.
+    pub const PAUSE_IS_CLEAR: i32 = 135;
+    /// `ERR_NO_DISK`.
+    pub const NO_DISK: i32 = 138;
+    /// `ERR_CONNECTED`.
+    pub const CONNECTED: i32 = 151;
+    /// `ERR_PIC_PEER_DEP`.
+    pub const PIC_PEER_DEP: i32 = 157;
     /// `ERR_DATA_NOT_CURRENT`.
     pub const DATA_NOT_CURRENT: i32 = 150;
     /// `ERR_AUTH_ALG`.
@@ -187,11 +197,18 @@ impl State {
         if next.conn == C::Disconnecting && self.conn == C::StandAlone {
             return Some(code::ALREADY_STANDALONE);
         }
+        let starts_sync = matches!(next.conn, C::StartingSyncS | C::StartingSyncT);
+        if starts_sync && self.conn > C::Connected {
+            return Some(code::RESYNC_RUNNING);
+        }
         if next.disk > D::Attaching && self.disk == D::Diskless {
             return Some(code::IS_DISKLESS);
         }
         if next.disk == D::Outdated && self.disk < D::Outdated && self.disk != D::Attaching {
             return Some(code::LOWER_THAN_OUTDATED);
+        }
+        if starts_sync && self.conn < C::Connected {
+            return Some(code::NEED_CONNECTION);
         }
         let connecting = (next.conn == C::WFReportParams && self.conn == C::WFConnection)
             || (next.conn >= C::Connected && self.conn == C::WFReportParams);

@@ -36,6 +36,11 @@ fn describe(turn: &mut Turn, minor: u32, os: State, ns: State) {
     if os.pdsk != ns.pdsk {
         field("pdsk", &os.pdsk, &ns.pdsk);
     }
+    for (name, a, b) in [("peer_isp", os.peer_isp, ns.peer_isp), ("user_isp", os.user_isp, ns.user_isp)] {
+        if a != b {
+            field(name, &u8::from(a), &u8::from(b));
+        }
+    }
     if !text.is_empty() {
         turn.info(format_args!("drbd{minor}: {}", text.trim_end()));
     }
@@ -133,13 +138,23 @@ impl Resource {
     }
 
     fn after_connection_change(&mut self, volume: u16, os: State, ns: State) {
-        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Self { devices, turn, .. } = self;
+        let Some(device) = devices.get_mut(&volume) else { return };
         if os.conn != C::WFBitMapS && ns.conn == C::WFBitMapS {
             device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
             device.bitmap_due = Some(BitmapDue::AfterChanges);
         }
         if os.conn != C::WFBitMapT && ns.conn == C::WFBitMapT {
             device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
+        }
+        if let Some(resync) = &mut device.resync {
+            resync.paused(turn.now, matches!(ns.conn, C::PausedSyncS | C::PausedSyncT));
+        }
+        let starts_sync = |conn: C| matches!(conn, C::StartingSyncS | C::StartingSyncT);
+        if !starts_sync(ns.conn) {
+            device.early_sync_uuid = None;
+        } else if !starts_sync(os.conn) {
+            self.mark_everything(volume);
         }
         if os.conn > C::Connected && ns.conn == C::Connected {
             self.abandon_resync(volume);

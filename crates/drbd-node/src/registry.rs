@@ -90,6 +90,21 @@ impl Registry {
             Command::Disconnect { resource, force } => self.disconnect(&resource, force),
             Command::Primary { resource, force } => self.primary(&resource, force),
             Command::Secondary { resource } => self.secondary(&resource),
+            Command::PauseSync { minor } => {
+                self.order_of_minor(minor, |volume| Order::PauseSync { volume, paused: true })
+            }
+            Command::ResumeSync { minor } => {
+                self.order_of_minor(minor, |volume| Order::PauseSync { volume, paused: false })
+            }
+            Command::Invalidate { minor } => {
+                self.order_of_minor(minor, |volume| Order::Invalidate { volume })
+            }
+            Command::InvalidateRemote { minor } => {
+                self.order_of_minor(minor, |volume| Order::InvalidateRemote { volume })
+            }
+            Command::NewCurrentUuid { minor, clear_bitmap } => {
+                self.order_of_minor(minor, |volume| Order::NewCurrentUuid { volume, clear_bitmap })
+            }
             Command::Down { resource } => self.down(&resource),
             Command::Upgrade => self.upgrade(),
             Command::Shutdown => self.shutdown(),
@@ -172,6 +187,11 @@ impl Registry {
             .cloned()
             .ok_or_else(|| refused(code::MINOR_INVALID, format_args!("minor {minor} is not configured")))?;
         Ok((self.of(&resource)?, volume))
+    }
+
+    fn order_of_minor(&self, minor: u32, what: impl FnOnce(u16) -> Order) -> Outcome {
+        let (entry, volume) = self.of_minor(minor)?;
+        order(&entry.worker, what(volume), None)
     }
 
     fn new_resource(&self, name: &str) -> Outcome {

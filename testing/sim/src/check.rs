@@ -98,7 +98,8 @@ pub fn state_is_legal(status: &ResourceStatus) -> Result<(), Fault> {
         if connected && d.peer_disk == D::DUnknown {
             return wrong("a connected peer's disk is known", d);
         }
-        if connected && matches!(d.disk, D::Outdated | D::Consistent) && d.connection < C::WFBitMapT {
+        let prepares = d.connection >= C::WFBitMapT || d.connection == C::StartingSyncT;
+        if connected && matches!(d.disk, D::Outdated | D::Consistent) && !prepares {
             return wrong("Outdated and Consistent end with the connection", d);
         }
         let (source, target) = ((D::UpToDate, D::Inconsistent), (D::Inconsistent, D::UpToDate));

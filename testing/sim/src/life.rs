@@ -17,12 +17,12 @@ const ORDER_PATIENCE: u64 = 120 * S;
 /// How an order was answered; none if it was not, because the node is gone or the run has failed.
 pub type Answer = Option<Result<Vec<String>, Refusal>>;
 
-/// The stamp of what was on a disk before.
-pub fn former_content(node: usize) -> u64 {
-    1 + node as u64
-}
-
 impl World {
+    /// The stamp of what was on a disk before.
+    fn former_content(&self, node: usize) -> u64 {
+        if self.plan.skips_first_sync { 1 } else { 1 + node as u64 }
+    }
+
     /// `create-md` on a disk full of something else.
     pub fn create_md(&mut self, node: usize) {
         let layout = match Layout::internal(self.plan.disk_bytes as u64) {
@@ -31,8 +31,9 @@ impl World {
         };
         let superblock = SuperBlock::fresh(&layout, 0).encode();
         let ring = Transaction::initialized().encode();
+        let former = self.former_content(node);
         self.nodes[node].disk.overwrite(|bytes| {
-            stamp::fill(&mut bytes[..layout.usable_sectors as usize * 512], former_content(node), 0);
+            stamp::fill(&mut bytes[..layout.usable_sectors as usize * 512], former, 0);
             bytes[layout.bm_offset_bytes as usize..][..layout.bm_bytes as usize].fill(0);
             for block in bytes[layout.al_offset_bytes as usize..][..layout.al_bytes as usize].chunks_mut(4096)
             {
@@ -131,8 +132,8 @@ impl World {
         match &mut self.model {
             Some(model) => model.follows(node),
             None => {
-                let sectors = self.nodes[node].size_sectors;
-                self.model = Some(Model::new(sectors, former_content(node), node));
+                let (sectors, former) = (self.nodes[node].size_sectors, self.former_content(node));
+                self.model = Some(Model::new(sectors, former, node));
             }
         }
         true

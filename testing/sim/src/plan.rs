@@ -11,6 +11,8 @@ use crate::world::{MS, US};
 /// The constants of a run.
 #[derive(Debug)]
 pub struct Plan {
+    /// Both disks are equal from the beginning, and declared so.
+    pub skips_first_sync: bool,
     /// Size of either disk, meta-data included.
     pub disk_bytes: usize,
     /// The disk section.
@@ -68,6 +70,7 @@ impl Plan {
         };
         let lan = rng.chance(70);
         Self {
+            skips_first_sync: rng.chance(15),
             disk_bytes,
             disk,
             net,

@@ -5,7 +5,7 @@ use drbd_format::names::{ConnectionState as C, DiskState as D};
 
 use crate::check;
 use crate::node::Node;
-use crate::world::{MS, S, World};
+use crate::world::{MS, S, VOLUME, World};
 
 /// The current identifier of a disk that `create-md` has just written.
 const JUST_CREATED: u64 = 4;
@@ -24,9 +24,11 @@ enum Step {
     Kill,
     Detach,
     SplitBrain,
+    PauseSync,
+    Invalidate,
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 13] = [
     Step::Work,
     Step::Swap,
     Step::Disconnect,
@@ -38,6 +40,8 @@ const STEPS: [Step; 11] = [
     Step::Kill,
     Step::Detach,
     Step::SplitBrain,
+    Step::PauseSync,
+    Step::Invalidate,
 ];
 
 /// A whole run. What went wrong is in the world.
@@ -92,6 +96,9 @@ impl World {
             return self.stuck("the first connection");
         }
         let primary = self.rng.below(2) as usize;
+        if self.plan.skips_first_sync {
+            self.ordered(primary, Order::NewCurrentUuid { volume: VOLUME, clear_bitmap: true });
+        }
         if !self.promote(primary, true) && self.plan.failing.is_none() {
             return self.stuck("primary --force");
         }
@@ -188,6 +195,8 @@ impl World {
             }
             Step::Detach => self.detach(),
             Step::SplitBrain => self.split_brain(),
+            Step::PauseSync => self.pause_sync(),
+            Step::Invalidate => self.invalidate(),
         }
     }
 
@@ -237,7 +246,7 @@ impl World {
     fn detach(&mut self) {
         let node = self.rng.below(2) as usize;
         if self.nodes[node].is_up() {
-            self.ordered(node, Order::Detach { volume: crate::world::VOLUME });
+            self.ordered(node, Order::Detach { volume: VOLUME });
             self.pause();
             if self.rng.chance(50) && self.nodes[node].is_up() && self.nodes[node].disk_state() == D::Diskless
             {
@@ -245,6 +254,51 @@ impl World {
                 self.pause();
             }
         }
+    }
+
+    /// Pauses the resync on one node or both, and sometimes lets it go on.
+    fn pause_sync(&mut self) {
+        let first = self.rng.below(2) as usize;
+        for node in [first, 1 - first] {
+            if self.nodes[node].is_up() && self.rng.chance(70) {
+                self.ordered(node, Order::PauseSync { volume: VOLUME, paused: true });
+            }
+        }
+        self.pause();
+        if self.rng.chance(50) {
+            self.resume_sync();
+        }
+    }
+
+    fn resume_sync(&mut self) {
+        for node in 0..2 {
+            if self.nodes[node].device().is_some_and(|d| d.flags.resync_paused_by_user) {
+                self.ordered(node, Order::PauseSync { volume: VOLUME, paused: false });
+            }
+        }
+    }
+
+    /// One node's data are declared worthless, by an administrator who knows that the other has everything.
+    fn invalidate(&mut self) {
+        let victim = self.rng.below(2) as usize;
+        let other = 1 - victim;
+        let is_whole = self.nodes[other].disk_state() == D::UpToDate
+            && self.model.as_ref().is_some_and(|m| m.is_current(other));
+        if !is_whole || !self.nodes[victim].is_up() {
+            return;
+        }
+        let by_itself = self.rng.chance(50);
+        let answer = if by_itself {
+            self.ordered(victim, Order::Invalidate { volume: VOLUME })
+        } else {
+            self.ordered(other, Order::InvalidateRemote { volume: VOLUME })
+        };
+        // A peer that is not asked is merely written over at the next connection.
+        let accepted = matches!(answer, Some(Ok(_)));
+        if accepted && (by_itself || self.nodes[victim].disk_state() == D::Inconsistent) {
+            self.disk_left(victim);
+        }
+        self.pause();
     }
 
     /// Both become primary without each other: this must be found out, and not merged.
@@ -301,6 +355,7 @@ impl World {
             }
         }
         self.run_for(S);
+        self.resume_sync();
         self.reconnect();
         if self.rng.chance(50) {
             let patience = self.plan.patience().as_nanos() as u64;

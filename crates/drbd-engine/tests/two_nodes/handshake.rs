@@ -10,42 +10,11 @@ use crate::pair::Pair;
 const BLOCK_SECTORS: u64 = 8;
 
 impl Pair {
-    fn sound(seed: u64) -> Self {
-        let mut pair = Self::new(seed);
-        pair.sound = true;
-        pair
-    }
-
-    fn state(&self, n: usize) -> (C, D, D) {
-        let device = &self.nodes[n].engine.status().devices[0];
-        (device.connection, device.disk, device.peer_disk)
-    }
-
-    /// Lets everything happen until both are in a state.
-    fn until(&mut self, state: (C, D, D)) {
-        for _ in 0..100_000 {
-            if (0..2).all(|n| self.state(n) == state) {
-                return;
-            }
-            let n = self.rng.below(2);
-            self.step(n);
-        }
-        panic!("stuck in {:?} and {:?}: {:#?}", self.state(0), self.state(1), self.log);
-    }
-
     /// Names of the packets that a node has sent, without pings.
     fn said(&self, n: usize) -> Vec<String> {
         let said =
             self.seen.iter().filter(|(who, p)| *who == n && !matches!(p, Packet::Ping | Packet::PingAck));
         said.map(|(_, packet)| packet.command().to_string()).collect()
-    }
-
-    fn in_sync(seed: u64) -> Self {
-        let mut pair = Self::sound(seed);
-        pair.until((C::Connected, D::Inconsistent, D::Inconsistent));
-        pair.order(0, Order::Primary { force: true });
-        pair.until((C::Connected, D::UpToDate, D::UpToDate));
-        pair
     }
 }
 

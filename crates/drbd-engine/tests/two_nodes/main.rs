@@ -3,3 +3,4 @@
 mod handshake;
 mod hostile;
 mod pair;
+mod sync_orders;

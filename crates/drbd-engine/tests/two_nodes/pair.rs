@@ -10,6 +10,7 @@ use drbd_engine::event::{
 use drbd_engine::{Instant, Resource};
 use drbd_format::bitmap::Bitmap;
 use drbd_format::meta::{Layout, SuperBlock};
+use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
 
@@ -84,6 +85,52 @@ impl Pair {
             pair.order(n, Order::Connect { local, peer, options, discard_my_data: false });
         }
         pair
+    }
+
+    /// The same, and no disk fails.
+    pub fn sound(seed: u64) -> Self {
+        let mut pair = Self::new(seed);
+        pair.sound = true;
+        pair
+    }
+
+    /// The same, after the first sync; node 0 is primary.
+    pub fn in_sync(seed: u64) -> Self {
+        let mut pair = Self::sound(seed);
+        pair.until((C::Connected, D::Inconsistent, D::Inconsistent));
+        pair.order(0, Order::Primary { force: true });
+        pair.until((C::Connected, D::UpToDate, D::UpToDate));
+        pair
+    }
+
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    pub fn state(&self, n: usize) -> (C, D, D) {
+        let device = &self.nodes[n].engine.status().devices[0];
+        (device.connection, device.disk, device.peer_disk)
+    }
+
+    fn until_holds(&mut self, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if holds(self) {
+                return;
+            }
+            let n = self.rng.below(2);
+            self.step(n);
+        }
+        panic!("stuck in {:?} and {:?}: {:#?}", self.state(0), self.state(1), self.log);
+    }
+
+    /// Lets everything happen until both are in a state.
+    pub fn until(&mut self, state: (C, D, D)) {
+        self.until_holds(|pair| (0..2).all(|n| pair.state(n) == state));
+    }
+
+    /// Lets everything happen until one of them says something.
+    pub fn until_said(&mut self, text: &str) {
+        self.until_holds(|pair| pair.log.iter().any(|line| line.contains(text)));
     }
 
     pub fn attach(&mut self, n: usize) {
