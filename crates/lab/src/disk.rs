@@ -28,7 +28,7 @@ const NOLOGFLUSH: u32 = 2;
 /// Time for the last holder of a disk to let go of it.
 const UNBIND_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Makes the sparse file of a new volume.
+/// Makes the sparse file of a new volume, empty.
 ///
 /// # Errors
 /// The system's refusal.
@@ -70,21 +70,55 @@ pub fn bind(lab: &Lab, volume: &Volume) -> Result<LoopDevice> {
         .doing(|| format!("bind a loop device to {}", path.display()))
 }
 
-/// The loop devices that a volume is bound to. Its id is in the path, whatever mount the path is told from.
-pub fn loops_of(volume: Uuid) -> Vec<LoopDevice> {
-    let id = volume.to_string();
+/// The loop devices that a volume, as it is plugged in now, is bound to. The file's name tells, whatever mount the path
+/// is told from.
+fn loops_of(volume: &Volume) -> Vec<LoopDevice> {
+    let name = store::file_name(volume);
     let bound = LoopDevice::bound().into_iter();
-    bound.filter(|(_, path)| path.to_string_lossy().contains(&id)).map(|(device, _)| device).collect()
+    bound.filter(|(_, path)| path.to_string_lossy().contains(&name)).map(|(device, _)| device).collect()
 }
 
 /// Unbinds a volume from whatever it is bound to, partitions first.
 ///
 /// # Errors
 /// Somebody holds it.
-pub fn unbind(volume: Uuid) -> Result<()> {
+pub fn unbind(volume: &Volume) -> Result<()> {
     for device in loops_of(volume) {
         partition::clear(device);
         device.unbind(UNBIND_PATIENCE).doing(|| format!("unbind {}", device.node().display()))?;
+    }
+    Ok(())
+}
+
+/// Unbinds a volume that may be held: its loop devices go when their last holder does, and fail until then, because
+/// the store does.
+///
+/// # Errors
+/// The system's refusal.
+pub fn abandon(volume: &Volume) -> Result<()> {
+    for device in loops_of(volume) {
+        partition::clear(device);
+        device.abandon().doing(|| format!("unbind {}", device.node().display()))?;
+    }
+    Ok(())
+}
+
+/// Gives a volume's file another size, and whatever it is bound to.
+///
+/// # Errors
+/// The system's refusal.
+pub fn extend(lab: &Lab, volume: &Volume, size_gib: u64) -> Result<()> {
+    let path = lab.volume_file(volume.id);
+    let grow = || OpenOptions::new().write(true).open(&path)?.set_len(size_gib << 30);
+    grow().doing(|| format!("extend {}", path.display()))?;
+    store::resize(lab, volume.id)?;
+    for device in loops_of(volume) {
+        if volume.kind != VolumeKind::Raw {
+            // The kernel asks the store for the new size when somebody looks.
+            let file = store::file(lab, volume);
+            fs::metadata(&file).doing(|| format!("look at {}", file.display()))?;
+        }
+        device.take_size().doing(|| format!("extend {}", device.node().display()))?;
     }
     Ok(())
 }

@@ -31,6 +31,9 @@ use crate::store;
 /// Time for killed processes to be gone, and for loop devices to be let go of.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Time for a tool at work to be done.
+const LOCK_PATIENCE: Duration = Duration::from_secs(20);
+
 /// Words of `lockstep lab` that name processes which stay.
 const STAYING: &[&str] = &["server", "server-init", "store", "forward", "wires"];
 
@@ -39,7 +42,15 @@ const STAYING: &[&str] = &["server", "server-init", "store", "forward", "wires"]
 /// # Errors
 /// Something that could not be removed; all else is, and trying again goes on from there.
 pub fn down(lab: &Lab) -> Result<()> {
-    let lock = lab.lock()?;
+    let lock = match lab.lock_within(Some(LOCK_PATIENCE))? {
+        Some(lock) => lock,
+        None => {
+            // Whoever has it may wait for a volume that hangs, and nobody can heal it without the lock. Without a store
+            // nothing waits for a volume.
+            processes(lab).iter().for_each(|process| process.signal(Signal::KILL));
+            lab.lock()?
+        }
+    };
     let mut first_error = Ok(());
     let mut note = |done: Result<()>| {
         if first_error.is_ok() {

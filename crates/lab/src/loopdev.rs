@@ -11,6 +11,7 @@ use units::SectorRange;
 
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+const LOOP_SET_CAPACITY: libc::Ioctl = 0x4C07;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const LO_FLAGS_PARTSCAN: u32 = 8;
@@ -206,16 +207,7 @@ impl LoopDevice {
         if bound_to.is_none() {
             return Ok(());
         }
-        {
-            let node = self.open(false)?;
-            // SAFETY: LOOP_CLR_FD takes no argument.
-            if unsafe { libc::ioctl(node.as_raw_fd(), LOOP_CLR_FD) } < 0 {
-                let error = io::Error::last_os_error();
-                if error.raw_os_error() != Some(libc::ENXIO) {
-                    return Err(error);
-                }
-            }
-        }
+        self.abandon()?;
         let patience_ends = Instant::now() + patience;
         // Another binding may have taken the number already: then ours is gone too.
         while self.backing_file() == bound_to {
@@ -223,6 +215,35 @@ impl LoopDevice {
                 return Err(io::Error::from(io::ErrorKind::ResourceBusy));
             }
             std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    /// Unbinds it as soon as nobody holds it, and does not wait for that.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn abandon(self) -> io::Result<()> {
+        let node = self.open(false)?;
+        // SAFETY: LOOP_CLR_FD takes no argument.
+        if unsafe { libc::ioctl(node.as_raw_fd(), LOOP_CLR_FD) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.raw_os_error() != Some(libc::ENXIO) {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the size that its file has now.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn take_size(self) -> io::Result<()> {
+        let node = self.open(false)?;
+        // SAFETY: LOOP_SET_CAPACITY takes no argument.
+        if unsafe { libc::ioctl(node.as_raw_fd(), LOOP_SET_CAPACITY) } < 0 {
+            return Err(io::Error::last_os_error());
         }
         Ok(())
     }

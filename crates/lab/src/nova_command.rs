@@ -14,9 +14,9 @@ use crate::interfaces::Wish;
 use crate::life::Life;
 use crate::place::Lab;
 use crate::servers::{self, Order};
-use crate::state::{Init, Network, Records, Server, Volume, VolumeKind};
+use crate::state::{Init, Network, Records, Server, Snapshot, Volume, VolumeKind};
 use crate::table::{properties, render};
-use crate::{bandwidth, enter, interfaces, networks, systemd, volumes};
+use crate::{bandwidth, enter, interfaces, networks, snapshots, systemd, volumes};
 
 /// Servers, networks and volumes of a lab on this machine
 #[derive(Debug, Parser)]
@@ -56,6 +56,9 @@ enum Verb {
         display_name: String,
         #[arg(long, default_value = "SATA", ignore_case = true)]
         volume_type: VolumeKind,
+        /// Begin with the bytes of this snapshot
+        #[arg(long)]
+        snapshot_id: Option<String>,
         #[arg(allow_negative_numbers = true)]
         size: String,
     },
@@ -69,7 +72,28 @@ enum Verb {
         device: String,
     },
     /// Take a volume from a server
-    VolumeDetach { server: String, volume: String },
+    VolumeDetach {
+        /// As if its cable were pulled: whoever uses it gets errors
+        #[arg(long)]
+        force: bool,
+        server: String,
+        volume: String,
+    },
+    /// Give a volume so many GB, more than it has; a server that has it sees them at once
+    VolumeExtend { volume: String, size: String },
+    /// Copy a volume as it is now
+    VolumeSnapshotCreate {
+        /// Even of an attached volume: its writes wait meanwhile
+        #[arg(long, value_name = "True|False", default_value = "False", ignore_case = true)]
+        force: PythonBool,
+        #[arg(long, default_value = "")]
+        display_name: String,
+        volume: String,
+    },
+    /// List snapshots
+    VolumeSnapshotList(Listing),
+    /// Remove a snapshot
+    VolumeSnapshotDelete { snapshot: String },
     /// Remove a volume that no server has
     VolumeDelete { volume: String },
     /// Make a server and boot it
@@ -132,6 +156,15 @@ enum Verb {
     FlavorList(Listing),
 }
 
+/// As python-novaclient spells it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum PythonBool {
+    #[value(name = "True")]
+    True,
+    #[value(name = "False")]
+    False,
+}
+
 /// Runs one command of `nova`.
 ///
 /// # Errors
@@ -151,8 +184,14 @@ pub fn run(nova: Nova) -> Result<ExitCode> {
         }
         Verb::NetworkList(listing) => network_list(&lab, &listing)?,
         Verb::NetworkDelete { network } => networks::delete(&lab, &network)?,
-        Verb::VolumeCreate { display_name, volume_type, size } => {
-            print(&volume_properties(&volumes::create(&lab, &display_name, volume_type, &size)?));
+        Verb::VolumeCreate { display_name, volume_type, snapshot_id, size } => {
+            print(&volume_properties(&volumes::create(
+                &lab,
+                &display_name,
+                volume_type,
+                &size,
+                snapshot_id.as_deref(),
+            )?));
         }
         Verb::VolumeList(listing) => volume_list(&lab, &listing)?,
         Verb::VolumeAttach { server, volume, device } => {
@@ -165,7 +204,20 @@ pub fn run(nova: Nova) -> Result<ExitCode> {
                 ("volumeId", volume.id.to_string()),
             ]));
         }
-        Verb::VolumeDetach { server, volume } => volumes::detach(&lab, &server, &volume)?,
+        Verb::VolumeDetach { force, server, volume } => volumes::detach(&lab, &server, &volume, force)?,
+        Verb::VolumeExtend { volume, size } => volumes::extend(&lab, &volume, &size)?,
+        Verb::VolumeSnapshotCreate { force, display_name, volume } => {
+            let snapshot = snapshots::create(&lab, &volume, &display_name, force == PythonBool::True)?;
+            print(&properties(&[
+                ("display_name", snapshot.name),
+                ("id", snapshot.id.to_string()),
+                ("size", snapshot.size_gib.to_string()),
+                ("status", "available".to_owned()),
+                ("volume_id", snapshot.volume.to_string()),
+            ]));
+        }
+        Verb::VolumeSnapshotList(listing) => snapshot_list(&lab, &listing)?,
+        Verb::VolumeSnapshotDelete { snapshot } => snapshots::delete(&lab, &snapshot)?,
         Verb::VolumeDelete { volume } => volumes::delete(&lab, &volume)?,
         Verb::Boot { image, flavor, init, nics, no_public, no_service_net, no_limits, files, name } => {
             let nics = Wish { nics: &nics, no_public, no_service_net };
@@ -279,6 +331,18 @@ fn volume_list(lab: &Lab, listing: &Listing) -> Result<()> {
         .collect();
     let header = ["ID", "Status", "Display Name", "Size", "Volume Type", "Attached to"];
     print_listing(listing, &things, &header, &rows);
+    Ok(())
+}
+
+fn snapshot_list(lab: &Lab, listing: &Listing) -> Result<()> {
+    let snapshots = Records::load(lab)?.snapshots;
+    let row = |snapshot: &Snapshot| {
+        let (id, volume, name) =
+            (snapshot.id.to_string(), snapshot.volume.to_string(), snapshot.name.clone());
+        vec![id, volume, "available".to_owned(), name, snapshot.size_gib.to_string()]
+    };
+    let rows: Vec<_> = snapshots.iter().map(row).collect();
+    print_listing(listing, &snapshots, &["ID", "Volume ID", "Status", "Display Name", "Size"], &rows);
     Ok(())
 }
 

@@ -4,8 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
@@ -92,6 +94,11 @@ impl Lab {
         self.state_dir().join("volumes").join(format!("{volume}.img"))
     }
 
+    /// The file that holds a snapshot's bytes.
+    pub fn snapshot_file(&self, snapshot: Uuid) -> PathBuf {
+        self.state_dir().join("snapshots").join(format!("{snapshot}.img"))
+    }
+
     /// Where the store's FUSE file system is mounted.
     pub fn store_mount(&self) -> PathBuf {
         self.run_dir().join("store")
@@ -112,6 +119,15 @@ impl Lab {
     /// # Errors
     /// The system's refusal; without root above all.
     pub fn lock(&self) -> Result<LabLock> {
+        let lock = self.lock_within(None)?;
+        lock.ok_or_else(|| Error::refused(format!("lab {} is in use", self.name)))
+    }
+
+    /// The same, for no longer than `patience`; none if somebody had it all the time.
+    ///
+    /// # Errors
+    /// As [`Lab::lock`].
+    pub fn lock_within(&self, patience: Option<Duration>) -> Result<Option<LabLock>> {
         if !rustix::process::geteuid().is_root() {
             return Err(Error::refused("a lab needs root: namespaces, loop devices and mounts"));
         }
@@ -123,12 +139,30 @@ impl Lab {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 opened => opened.doing(|| format!("open {}", path.display()))?,
             };
-            flock(&file, FlockOperation::LockExclusive).doing(|| format!("lock {}", path.display()))?;
+            if !wait_for(&file, patience).doing(|| format!("lock {}", path.display()))? {
+                return Ok(None);
+            }
             // A lock on a file that `down` has unlinked meanwhile excludes nobody.
             let ours = file.metadata().doing(|| format!("stat {}", path.display()))?;
             if fs::metadata(&path).is_ok_and(|there| there.ino() == ours.ino() && there.dev() == ours.dev()) {
-                return Ok(LabLock { _file: file });
+                return Ok(Some(LabLock { _file: file }));
             }
+        }
+    }
+}
+
+/// Takes a lock; false if it was not to be had in time.
+fn wait_for(file: &File, patience: Option<Duration>) -> io::Result<bool> {
+    let Some(patience) = patience else {
+        flock(file, FlockOperation::LockExclusive)?;
+        return Ok(true);
+    };
+    let end = Instant::now() + patience;
+    loop {
+        match flock(file, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
+            Err(Errno::WOULDBLOCK) => return Ok(false),
+            done => return Ok(done.map(|()| true)?),
         }
     }
 }

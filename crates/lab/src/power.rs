@@ -46,7 +46,9 @@ pub fn end(lab: &Lab, lock: &LabLock, records: &Records, server: &Server, fall: 
         // Between two lives: we have the lock that its supervisor needs for the next one.
         return bury(lab, lock, records, server, &life);
     }
-    let volumes = records.volumes_of(server.id).filter(|_| fall == Fall::PowerCut);
+    // A process that waits for a disk that hangs does not die: the disk must fail.
+    let volumes =
+        records.volumes_of(server.id).filter(|(volume, _)| fall == Fall::PowerCut || volume.hangs());
     for (volume, _) in volumes {
         if let Some(disk) = life.disks.iter().find(|disk| disk.volume == volume.id) {
             disk::cut(lab, &life, volume, disk)?;
@@ -91,7 +93,11 @@ pub fn clean_up(lab: &Lab, server: &Server, records: &Records) -> Result<()> {
     fabric::unplug(lab, server)?;
     wire::apply(lab, records)?;
     for (volume, _) in records.volumes_of(server.id) {
-        disk::unbind(volume.id)?;
+        if volume.hangs() {
+            // What the kernel would still write back would wait, and everybody with it.
+            store::cut(lab, volume.id)?;
+        }
+        disk::unbind(volume)?;
         disk::restore(&lab.volume_file(volume.id));
         store::restore(lab, volume)?;
     }

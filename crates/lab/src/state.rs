@@ -10,7 +10,7 @@ use uuid::{Uuid, uuid};
 use crate::error::{Error, Result};
 use crate::fault::record::Faults;
 use crate::place::{Lab, LabLock, read_json, write_json};
-use crate::volume_fault::VolumeFault;
+use crate::volume_fault::{self, VolumeFault};
 
 const MAGIC: &str = "lockstep-lab";
 const VERSION: u32 = 2;
@@ -116,7 +116,32 @@ pub struct Volume {
 }
 
 impl Volume {
+    /// Whether requests to it may wait for ever.
+    pub fn hangs(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind == volume_fault::Kind::Hang)
+    }
+
     /// Display name, or the id of a volume that has none.
+    pub fn called(&self) -> String {
+        if self.name.is_empty() { self.id.to_string() } else { self.name.clone() }
+    }
+}
+
+/// A copy of a volume's bytes as they were at one instant.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Snapshot {
+    /// Its id.
+    pub id: Uuid,
+    /// Display name; may be empty.
+    pub name: String,
+    /// The volume that it was made of.
+    pub volume: Uuid,
+    /// Size of that in GiB.
+    pub size_gib: u64,
+}
+
+impl Snapshot {
+    /// Display name, or the id of one that has none.
     pub fn called(&self) -> String {
         if self.name.is_empty() { self.id.to_string() } else { self.name.clone() }
     }
@@ -193,6 +218,8 @@ pub struct Records {
     pub networks: Vec<Network>,
     /// Volumes, oldest first.
     pub volumes: Vec<Volume>,
+    /// Snapshots of volumes, oldest first.
+    pub snapshots: Vec<Snapshot>,
     /// Servers, oldest first.
     pub servers: Vec<Server>,
     /// What was broken and lasts (`lockstep lab fault`).
@@ -206,6 +233,7 @@ impl Default for Records {
             version: VERSION,
             networks: Vec::new(),
             volumes: Vec::new(),
+            snapshots: Vec::new(),
             servers: Vec::new(),
             faults: Faults::default(),
         }
@@ -248,6 +276,7 @@ impl Records {
     fn other_kind(&self, wanted: &str, not: &str) -> Option<String> {
         let things = (self.servers.iter().map(|s| ("server", s.id, s.name.clone())))
             .chain(self.volumes.iter().map(|v| ("volume", v.id, v.called())))
+            .chain(self.snapshots.iter().map(|s| ("snapshot", s.id, s.called())))
             .chain(self.networks.iter().map(|n| ("network", n.id, n.label.clone())));
         things.filter(|(kind, ..)| *kind != not).find_map(|(kind, id, name)| {
             if id.to_string() == wanted {
@@ -292,6 +321,18 @@ impl Records {
         self.volumes.iter().find(named).ok_or_else(|| {
             let known = self.volumes.iter().map(|v| format!("{} ({})", v.id, v.name)).collect();
             self.unknown(verb, wanted, "volume", known)
+        })
+    }
+
+    /// The snapshot that a user means by id or display name.
+    ///
+    /// # Errors
+    /// No such snapshot; says what the word names instead, if anything.
+    pub fn snapshot(&self, verb: &str, wanted: &str) -> Result<&Snapshot> {
+        let named = |s: &&Snapshot| s.id.to_string() == wanted || (!s.name.is_empty() && s.name == wanted);
+        self.snapshots.iter().find(named).ok_or_else(|| {
+            let known = self.snapshots.iter().map(|s| format!("{} ({})", s.id, s.name)).collect();
+            self.unknown(verb, wanted, "snapshot", known)
         })
     }
 

@@ -87,9 +87,14 @@ fn process_file(lab: &Lab) -> PathBuf {
     lab.run_dir().join("store.json")
 }
 
+/// The name of the file that a volume appears as; no other volume's and no earlier plug's name contains it.
+pub fn file_name(volume: &Volume) -> String {
+    files::name(volume.id, volume.plug)
+}
+
 /// The file that a volume of the store appears as.
 pub fn file(lab: &Lab, volume: &Volume) -> PathBuf {
-    lab.store_mount().join(files::name(volume.id, volume.plug))
+    lab.store_mount().join(file_name(volume))
 }
 
 /// Connects; none if no daemon runs.
