@@ -27,6 +27,7 @@ pub const NEEDS: &[Need] = &[
             "procps",
             "iputils-ping",
             "socat",
+            "libfaketime",
         ],
         includes: &["build"],
         nextest: false,
@@ -48,7 +49,7 @@ pub const NEEDS: &[Need] = &[
     Need { what: "bench", packages: &["fio", "qemu-utils"], includes: &["lab"], nextest: false },
     Need {
         what: "test",
-        packages: &["nginx", "curl"],
+        packages: &["nginx", "curl", "python3"],
         includes: &["lab", "interop-drbd", "interop-nbd"],
         nextest: true,
     },
