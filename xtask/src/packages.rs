@@ -27,7 +27,6 @@ pub const NEEDS: &[Need] = &[
             "procps",
             "iputils-ping",
             "socat",
-            "libfaketime",
         ],
         includes: &["build"],
         nextest: false,
@@ -49,7 +48,7 @@ pub const NEEDS: &[Need] = &[
     Need { what: "bench", packages: &["fio", "qemu-utils"], includes: &["lab"], nextest: false },
     Need {
         what: "test",
-        packages: &["nginx", "curl", "python3"],
+        packages: &["nginx", "curl"],
         includes: &["lab", "interop-drbd", "interop-nbd"],
         nextest: true,
     },

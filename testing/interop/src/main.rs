@@ -7,6 +7,7 @@ mod lockstep;
 mod ours;
 mod program;
 mod scenario;
+mod side;
 mod suites;
 mod tutorial;
 mod uml;

@@ -1,94 +1,138 @@
-//! The seat `drbd1` taken by our own daemon.
+//! Our own node on a seat: a host name, a network card, a /dev and a /run of its own on this kernel.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, ensure};
 
 use crate::lockstep;
-use crate::program::output;
-use crate::tutorial::{ADDRESS_1, resource};
+use crate::program::{self, Finished, output};
+use crate::side::Side;
+use crate::tutorial::Seat;
 use crate::uml::Segment;
 
-/// Its configuration; /run is the suite's own.
-const CONFIGURATION: &str = "/run/r0.conf";
+/// What the node's first process does; then it waits for its end. `$1` is the host name, `$2` the program.
+const FIRST_PROCESS: &str = r#"set -e
+hostname "$1"
+mount -t tmpfs -o mode=755 run /run
+mkdir -p /run/bin /run/dev /run/lock /run/etc/upper /run/etc/work
+mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work etc /etc
+mount -t tmpfs -o mode=755 log /var/log
+mount -t tmpfs -o mode=755,size=16m dev /run/dev
+for node in null zero full random urandom tty fuse loop-control; do cp -a /dev/$node /run/dev/; done
+for index in $(seq 0 127); do mknod -m 660 /run/dev/loop$index b 7 $index; done
+mount --move /run/dev /dev
+for name in drbdadm lockstep; do ln -s "$2" /run/bin/$name; done
+mkdir -p /etc/drbd.d
+rm -f /etc/drbd.d/*
+printf 'include "drbd.d/global_common.conf";\ninclude "drbd.d/*.res";\n' >/etc/drbd.conf
+ip link set lo up
+echo ready
+exec sleep infinity"#;
 
-/// How long a state may take to be reached.
-const STATE_TIME_MAX: Duration = Duration::from_secs(60);
-
-/// Our side, configured and with empty meta-data. Dropping it takes the resource down.
+/// The node. Dropping it ends all its processes, as a power cut would but for what the disk's page cache holds.
 pub struct Ours {
+    seat: Seat,
+    /// `unshare`, which takes the first process with it.
+    holder: Child,
+    /// The first process.
+    init: u32,
+    /// Loop device of the disk.
     device: String,
+    /// Its files.
+    folder: PathBuf,
 }
 
 impl Ours {
-    /// Sits down; `drbdadm up` is the caller's.
-    pub fn sit(segment: &Segment, disk: &Path) -> anyhow::Result<Self> {
+    /// Sits down with this disk, and with a folder for files. Nothing is configured.
+    pub fn sit(segment: &Segment, seat: Seat, folder: &Path, disk: &Path) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder)?;
         let device = output(Command::new("losetup").args(["--find", "--show"]).arg(disk))?.trim().to_owned();
-        let ours = Self { device };
-        fs::write(CONFIGURATION, resource(&ours.device))?;
-        segment.take_address(ADDRESS_1)?;
-        ours.drbdadm("create-md --force r0")?;
-        Ok(ours)
-    }
-
-    /// Our drbdadm on a host of that name; a daemon that it starts has the name too.
-    pub fn drbdadm(&self, words: &str) -> anyhow::Result<String> {
-        output(
-            Command::new("unshare")
-                .args(["--uts", "sh", "-c", "hostname drbd1 && exec \"$@\"", "sh"])
-                .arg(lockstep::path())
-                .args(["drbdadm", "-c", CONFIGURATION])
-                .args(words.split_whitespace()),
-        )
-    }
-
-    /// Waits until both `cstate` and `dstate` are these.
-    pub fn await_state(&self, connection: &str, disks: &str) -> anyhow::Result<()> {
-        let begun = Instant::now();
-        loop {
-            let found = (self.drbdadm("cstate r0")?, self.drbdadm("dstate r0")?);
-            if found.0.trim() == connection && found.1.trim() == disks {
-                return Ok(());
-            }
-            if begun.elapsed() > STATE_TIME_MAX {
-                bail!("ours is {} {}, and never became {connection} {disks}", found.0.trim(), found.1.trim());
-            }
-            thread::sleep(Duration::from_millis(50));
+        let mut holder = Command::new("unshare")
+            .args(["--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args(["--propagation", "private", "sh", "-c", FIRST_PROCESS, "sh", seat.name()])
+            .arg(lockstep::path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run `unshare`")?;
+        let mut said = String::new();
+        if let Some(stdout) = holder.stdout.take() {
+            BufReader::new(stdout).read_line(&mut said)?;
         }
+        let init = child_of(holder.id());
+        let mut node =
+            Self { seat, holder, init: init.unwrap_or_default(), device, folder: folder.to_owned() };
+        ensure!(
+            said.trim() == "ready" && node.init != 0,
+            "{}'s first process did not get ready",
+            seat.name()
+        );
+        segment.plug_namespace(&format!("o-{}", seat.name()), node.init)?;
+        node.run(&format!(
+            "ip addr add {}/24 dev eth0; ip -6 addr add {}/64 dev eth0 nodad; ip link set eth0 up\n\
+             ln -s {} {}",
+            seat.address(),
+            seat.address_v6(),
+            node.device,
+            seat.disk()
+        ))?;
+        Ok(node)
+    }
+
+    /// A path of the node's, as this process reaches it.
+    pub fn path(&self, inside: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{inside}", self.init))
     }
 
     /// The unix socket on which the daemon serves /dev/drbd0 over NBD while it is primary.
-    pub fn nbd_socket(&self) -> anyhow::Result<String> {
-        let found = output(Command::new("find").args(["/run/lockstep", "-name", "drbd0.nbd", "-type", "s"]))?;
-        found
-            .lines()
-            .next()
-            .map(str::to_owned)
-            .context("the daemon has no socket drbd0.nbd below /run/lockstep")
+    pub fn nbd_socket(&mut self) -> anyhow::Result<String> {
+        let found = self.run("find /run/lockstep -name drbd0.nbd -type s")?;
+        let inside =
+            found.lines().next().context("the daemon has no socket drbd0.nbd below /run/lockstep")?;
+        Ok(self.path(inside).display().to_string())
+    }
+}
+
+impl Side for Ours {
+    fn seat(&self) -> Seat {
+        self.seat
     }
 
-    /// Runs a script for sh here, where /dev/drbd0 is ours.
-    pub fn run(&self, script: &str) -> anyhow::Result<String> {
-        output(Command::new("sh").args(["-c", script])).with_context(|| format!("on our side: {script}"))
+    fn shelf(&self) -> &Path {
+        &self.folder
     }
 
-    /// Takes everything down and stands up.
-    pub fn leave(self, segment: &Segment) -> anyhow::Result<()> {
-        self.drbdadm("down r0")?;
-        segment.leave_address(ADDRESS_1)
+    fn shelf_inside(&self) -> String {
+        self.folder.display().to_string()
+    }
+
+    fn finish(&mut self, script: &str, limit: Duration) -> anyhow::Result<Finished> {
+        let init = self.init.to_string();
+        program::finish(
+            Command::new("nsenter")
+                .args(["--target", &init, "--net", "--mount", "--uts", "--pid", "sh", "-c", script])
+                .env("PATH", "/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+                .env("LC_ALL", "C"),
+            limit,
+        )
+        .with_context(|| format!("on our side: {script}"))
     }
 }
 
 impl Drop for Ours {
     fn drop(&mut self) {
-        if Path::new(CONFIGURATION).exists() {
-            // Down already, if the scenario came to its end.
-            let _ = self.drbdadm("down r0");
-        }
+        // With `unshare` goes the node's first process, and with that all others.
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
         let _ = output(Command::new("losetup").args(["--detach", &self.device]));
     }
+}
+
+/// The one child of a process.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
 }

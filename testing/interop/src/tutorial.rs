@@ -1,10 +1,45 @@
-//! The tutorial's two servers and its resource.
+//! The tutorial's two servers and its resource, with what a scenario changes.
 
-/// Address of `drbd0`.
-pub const ADDRESS_0: &str = "172.16.16.4";
+use std::fmt::Write;
 
-/// Address of `drbd1`.
-pub const ADDRESS_1: &str = "172.16.16.3";
+/// One of the two servers.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Seat {
+    /// `drbd0`.
+    First,
+    /// `drbd1`.
+    Second,
+}
+
+impl Seat {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::First, Self::Second];
+
+    /// Host name.
+    pub fn name(self) -> &'static str {
+        ["drbd0", "drbd1"][self as usize]
+    }
+
+    /// Address on the segment.
+    pub fn address(self) -> &'static str {
+        ["172.16.16.4", "172.16.16.3"][self as usize]
+    }
+
+    /// IPv6 address on the segment.
+    pub fn address_v6(self) -> &'static str {
+        ["fd00:16::4", "fd00:16::3"][self as usize]
+    }
+
+    /// The partition that is mirrored.
+    pub fn disk(self) -> &'static str {
+        ["/dev/xvdb1", "/dev/xvdf1"][self as usize]
+    }
+
+    /// The other one.
+    pub fn other(self) -> Self {
+        Self::ALL[1 - self as usize]
+    }
+}
 
 /// Bytes of either disk here.
 pub const DISK_BYTES: u64 = 64 << 20;
@@ -12,12 +47,46 @@ pub const DISK_BYTES: u64 = 64 << 20;
 /// Bytes of it before the meta-data.
 pub const USABLE_BYTES: u64 = 130_992 * 512;
 
-/// The resource `r0`, with a resync rate that does not begin slowly.
-pub fn resource(disk_1: &str) -> String {
-    format!(
-        "resource r0 {{\n  protocol C;\n  net {{ cram-hmac-alg sha1; shared-secret \"dupersupersecret\"; ping-int 3; \
-         }}\n  disk {{ c-plan-ahead 0; resync-rate 60M; }}\n\
-         \x20 on drbd0 {{ device /dev/drbd0; disk /dev/xvdb1; address {ADDRESS_0}:7788; meta-disk internal; }}\n\
-         \x20 on drbd1 {{ device /dev/drbd0; disk {disk_1}; address {ADDRESS_1}:7788; meta-disk internal; }}\n}}\n"
-    )
+/// What a scenario changes of the resource.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// `protocol`.
+    pub protocol: char,
+    /// More in the net section.
+    pub net: &'static str,
+    /// More in the disk section.
+    pub disk: &'static str,
+    /// `cram-hmac-alg`.
+    pub digest: &'static str,
+    /// `shared-secret`.
+    pub secret: &'static str,
+    /// Whether the servers speak IPv6.
+    pub ipv6: bool,
+}
+
+impl Wish {
+    /// Nothing.
+    pub const TUTORIAL: Self =
+        Self { protocol: 'C', net: "", disk: "", digest: "sha1", secret: "dupersupersecret", ipv6: false };
+
+    /// The resource `r0`, with resyncs that do not wait for anything.
+    pub fn resource(&self) -> String {
+        let Self { protocol, net, disk, digest, secret, ipv6 } = self;
+        let mut text = format!(
+            "resource r0 {{\n  protocol {protocol};\n\
+             \x20 net {{ cram-hmac-alg {digest}; shared-secret \"{secret}\"; ping-int 3; connect-int 1; {net} }}\n\
+             \x20 disk {{ c-plan-ahead 0; c-min-rate 0; resync-rate 1G; {disk} }}\n"
+        );
+        for seat in Seat::ALL {
+            let address =
+                if *ipv6 { format!("ipv6 [{}]", seat.address_v6()) } else { seat.address().to_owned() };
+            let _ = writeln!(
+                text,
+                "  on {} {{ device /dev/drbd0; disk {}; address {address}:7788; meta-disk internal; }}",
+                seat.name(),
+                seat.disk()
+            );
+        }
+        text + "}\n"
+    }
 }

@@ -60,7 +60,7 @@ const CELLS: &[Cell] = &[
     cell("lockstep", Floor::Binary, Product::Ground),
     cell("bench", Floor::Test, Product::Ground),
     cell("fuzz", Floor::Test, Product::Ground),
-    cell("interop", Floor::Test, Product::Ground),
+    Cell { name: "interop", floor: Floor::Test, product: Product::Ground, beside: &["mirror"] },
     Cell { name: "mirror", floor: Floor::Test, product: Product::Ground, beside: &["testing-lab"] },
     cell("testing-lab", Floor::Test, Product::Ground),
     cell("sim", Floor::Test, Product::Ground),

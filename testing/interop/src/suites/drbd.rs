@@ -1,49 +1,127 @@
-//! The kernel's DRBD 8.4 as peer. One kernel node is booted for the whole suite.
+//! The kernel's DRBD 8.4 as peer, and as judge. A kernel's node is booted once for as many scenarios as it lives through.
 
-mod kernel_pair;
-mod pair;
-mod with_us;
+mod handshake;
+mod load;
+mod meeting;
+mod reconnect;
+mod replication;
+mod split_brain;
+mod table;
+mod takeover;
 
 use crate::scenario::{self, Need, Scenario, Selection};
+use crate::tutorial::{Seat, Wish};
 use crate::uml::{KERNEL, Segment};
 
-use pair::Pair;
+use meeting::{KERNELS, MIXED, OURS};
+use reconnect::Loss;
+use table::{Maker, Table};
 
-const KERNEL_NEEDS: &[Need] = &[
-    Need::Root,
-    Need::Path(KERNEL),
-    Need::Path("/dev/net/tun"),
-    Need::Program("unshare"),
-    Need::Program("ip"),
-    Need::Program("drbdadm"),
-];
-
-/// As above, and a side of ours.
-const OUR_NEEDS: &[Need] = &[
+const NEEDS: &[Need] = &[
     Need::Personality("drbdadm"),
     Need::Personality("drbd"),
     Need::Path("/dev/fuse"),
     Need::Program("losetup"),
+    Need::Program("nsenter"),
     Need::Root,
     Need::Path(KERNEL),
     Need::Path("/dev/net/tun"),
     Need::Program("unshare"),
     Need::Program("ip"),
     Need::Program("drbdadm"),
+    Need::Program("fio"),
 ];
 
-const SCENARIOS: &[Scenario<Pair>] = &[
-    Scenario {
-        name: "kernel-pair",
-        quick: true,
-        needs: KERNEL_NEEDS,
-        run: kernel_pair::full_sync_and_role_swap,
-    },
-    Scenario { name: "sync-to-us", quick: true, needs: OUR_NEEDS, run: with_us::sync_to_us },
-    Scenario { name: "sync-from-us", quick: true, needs: OUR_NEEDS, run: with_us::sync_from_us },
-    Scenario { name: "role-swap", quick: true, needs: OUR_NEEDS, run: with_us::role_swap },
-    Scenario { name: "reconnect-resync", quick: true, needs: OUR_NEEDS, run: with_us::reconnect_resync },
-    Scenario { name: "kernel-power-cut", quick: false, needs: OUR_NEEDS, run: with_us::kernel_power_cut },
+const fn scenario(name: &'static str, run: fn(&mut Table) -> anyhow::Result<()>) -> Scenario<Table> {
+    Scenario { name, quick: false, needs: NEEDS, run }
+}
+
+/// One that the tests run, too.
+const fn quick(name: &'static str, run: fn(&mut Table) -> anyhow::Result<()>) -> Scenario<Table> {
+    Scenario { name, quick: true, needs: NEEDS, run }
+}
+
+/// The tutorial's resource with another protocol.
+const fn protocol(letter: char) -> Wish {
+    Wish { protocol: letter, ..Wish::TUTORIAL }
+}
+
+const fn digest(name: &'static str) -> Wish {
+    Wish { digest: name, ..Wish::TUTORIAL }
+}
+
+const fn net(options: &'static str) -> Wish {
+    Wish { net: options, ..Wish::TUTORIAL }
+}
+
+/// By what they show; the makers are `drbd0`'s and `drbd1`'s.
+const SCENARIOS: &[Scenario<Table>] = &[
+    quick("first-sync-to-us", |t| replication::first_sync(t, MIXED, Seat::First)),
+    quick("first-sync-from-us", |t| replication::first_sync(t, MIXED, Seat::Second)),
+    scenario("first-sync-of-ours", |t| replication::first_sync(t, OURS, Seat::Second)),
+    quick("role-swap", |t| replication::role_swap(t, MIXED)),
+    quick("protocol-a-from-kernel", |t| replication::writes(t, Maker::Kernel, &protocol('A'))),
+    quick("protocol-a-from-us", |t| replication::writes(t, Maker::Ours, &protocol('A'))),
+    scenario("protocol-b-from-kernel", |t| replication::writes(t, Maker::Kernel, &protocol('B'))),
+    scenario("protocol-b-from-us", |t| replication::writes(t, Maker::Ours, &protocol('B'))),
+    scenario("protocol-c-from-kernel", |t| replication::writes(t, Maker::Kernel, &protocol('C'))),
+    scenario("protocol-c-from-us", |t| replication::writes(t, Maker::Ours, &protocol('C'))),
+    quick("discards-from-kernel", |t| replication::discards(t, Maker::Kernel)),
+    quick("discards-from-us", |t| replication::discards(t, Maker::Ours)),
+    scenario("two-primaries", replication::two_primaries),
+    scenario("diskless-kernel", |t| replication::diskless_primary(t, Maker::Kernel)),
+    scenario("diskless-us", |t| replication::diskless_primary(t, Maker::Ours)),
+    quick("bitmap-rle-from-kernel", |t| {
+        reconnect::sends_what_differs(t, Maker::Kernel, &net("use-rle yes;"))
+    }),
+    scenario("bitmap-rle-from-us", |t| reconnect::sends_what_differs(t, Maker::Ours, &net("use-rle yes;"))),
+    scenario("bitmap-plain-from-kernel", |t| {
+        reconnect::sends_what_differs(t, Maker::Kernel, &net("use-rle no;"))
+    }),
+    scenario("bitmap-plain-from-us", |t| reconnect::sends_what_differs(t, Maker::Ours, &net("use-rle no;"))),
+    scenario("disconnects-under-kernels-load", |t| reconnect::under_load(t, Maker::Kernel, Loss::Disconnect)),
+    scenario("disconnects-under-our-load", |t| reconnect::under_load(t, Maker::Ours, Loss::Disconnect)),
+    scenario("cable-pulled-under-kernels-load", |t| reconnect::under_load(t, Maker::Kernel, Loss::Cable)),
+    scenario("cable-pulled-under-our-load", |t| reconnect::under_load(t, Maker::Ours, Loss::Cable)),
+    scenario("kernel-primary-loses-power", |t| reconnect::primary_dies(t, Maker::Kernel)),
+    scenario("our-primary-is-killed", |t| reconnect::primary_dies(t, Maker::Ours)),
+    scenario("kernel-secondary-loses-power", |t| reconnect::secondary_dies(t, Maker::Kernel)),
+    scenario("our-secondary-is-killed", |t| reconnect::secondary_dies(t, Maker::Ours)),
+    scenario("disk-from-kernel-to-us", |t| reconnect::disk_changes_hands(t, Maker::Kernel, false)),
+    scenario("disk-from-us-to-kernel", |t| reconnect::disk_changes_hands(t, Maker::Ours, false)),
+    scenario("crashed-disk-from-kernel-to-us", |t| reconnect::disk_changes_hands(t, Maker::Kernel, true)),
+    scenario("crashed-disk-from-us-to-kernel", |t| reconnect::disk_changes_hands(t, Maker::Ours, true)),
+    scenario("wrong-secret", |t| {
+        let wrong = Wish { secret: "wrongersecret", ..Wish::TUTORIAL };
+        handshake::refused(t, [Wish::TUTORIAL, wrong], "Authentication of peer failed")
+    }),
+    scenario("other-protocol", |t| {
+        handshake::refused(t, [protocol('C'), protocol('B')], "incompatible protocol settings")
+    }),
+    scenario("other-after-split-brain", |t| {
+        handshake::refused(
+            t,
+            [net("after-sb-0pri discard-least-changes;"), Wish::TUTORIAL],
+            "incompatible after-sb-0pri settings",
+        )
+    }),
+    scenario("other-two-primaries", |t| {
+        handshake::refused(
+            t,
+            [net("allow-two-primaries;"), Wish::TUTORIAL],
+            "incompatible allow-two-primaries settings",
+        )
+    }),
+    scenario("digest-md5", |t| handshake::agrees(t, &digest("md5"))),
+    scenario("digest-sha256", |t| handshake::agrees(t, &digest("sha256"))),
+    scenario("digest-sha512", |t| handshake::agrees(t, &digest("sha512"))),
+    scenario("ipv6", |t| handshake::agrees(t, &Wish { ipv6: true, ..Wish::TUTORIAL })),
+    scenario("one-primary-only", handshake::one_primary_only),
+    scenario("outdated-kernel", |t| handshake::outdated_is_no_primary(t, Maker::Kernel)),
+    scenario("split-brain-kernel-loses", |t| split_brain::told_who_loses(t, Seat::First)),
+    scenario("split-brain-we-lose", |t| split_brain::told_who_loses(t, Seat::Second)),
+    scenario("kernel-pair", |t| replication::role_swap(t, KERNELS)),
+    scenario("live-takeover", takeover::there_and_back),
 ];
 
 /// The suite.
@@ -52,5 +130,5 @@ pub fn run(selection: &Selection) -> anyhow::Result<bool> {
         return scenario::run(SCENARIOS, selection, || anyhow::bail!("not root"));
     }
     let segment = Segment::enter()?;
-    scenario::run(SCENARIOS, selection, || Pair::new(segment))
+    scenario::run(SCENARIOS, selection, || Table::new(segment))
 }

@@ -11,7 +11,8 @@ use tempfile::TempDir;
 use crate::ours::Ours;
 use crate::program::output;
 use crate::scenario::{self, Need, Scenario, Selection};
-use crate::tutorial::{DISK_BYTES, USABLE_BYTES};
+use crate::side::Side;
+use crate::tutorial::{DISK_BYTES, Seat, USABLE_BYTES, Wish};
 use crate::uml::Segment;
 
 /// What every scenario needs, and the client's program.
@@ -60,9 +61,9 @@ impl Served {
         let folder = tempfile::tempdir()?;
         let disk = folder.path().join("disk.img");
         File::create(&disk)?.set_len(DISK_BYTES)?;
-        let ours = Ours::sit(&segment, &disk)?;
-        ours.drbdadm("up r0")?;
-        ours.drbdadm("primary --force r0")?;
+        let mut ours = Ours::sit(&segment, Seat::Second, folder.path(), &disk)?;
+        ours.configure(&Wish::TUTORIAL)?;
+        ours.run("drbdadm create-md --force r0 && drbdadm up r0 && drbdadm primary --force r0")?;
         let socket = ours.nbd_socket()?;
         Ok(Self { ours, socket, folder, _segment: segment })
     }

@@ -16,10 +16,10 @@ use crate::program::{output, words};
 pub const GUEST_VARIABLE: &str = "lockstep_guest";
 
 /// Where `in` and `out` are, and what the host shares.
-const MAILBOX: &str = "/mailbox";
+pub const MAILBOX: &str = "/mailbox";
 
-/// Modules in the order of their dependencies, without which DRBD does not load.
-const MODULES: &[&str] = &["lib/lru_cache", "drivers/block/drbd/drbd", "drivers/block/loop"];
+/// Modules that the node needs.
+const MODULES: &[&str] = &["drbd", "loop", "ipv6"];
 
 /// Is the node; when it cannot go on, the node is switched off.
 pub fn guest_main(name: &OsStr) -> ! {
@@ -58,7 +58,7 @@ fn live(name: &str) -> anyhow::Result<()> {
         format!("/lib/modules/{release}"),
     )?;
     for module in MODULES {
-        output(&mut words(&format!("insmod {modules}/{module}.ko")))?;
+        output(&mut words(&format!("modprobe {module}")))?;
     }
     for line in
         ["ip link set lo up", &format!("ip addr add {address}/24 brd + dev vec0"), "ip link set vec0 up"]

@@ -8,10 +8,13 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, bail};
 
+use super::guest::MAILBOX;
 use super::{GUEST_VARIABLE, KERNEL, Segment};
 use crate::program::Finished;
+use crate::side::Side;
+use crate::tutorial::Seat;
 
 /// Modules of the kernel above, by release.
 const MODULES: &str = "/usr/lib/uml/modules";
@@ -50,9 +53,9 @@ impl Answers {
     }
 }
 
-/// A running node. Dropping it cuts its power.
+/// A running node. Dropping it cuts its power and takes its network card out.
 pub struct Node {
-    name: &'static str,
+    seat: Seat,
     folder: PathBuf,
     uml: Child,
     line: ChildStdin,
@@ -62,22 +65,16 @@ pub struct Node {
 
 impl Node {
     /// Boots a node on the segment. `folder` keeps its mailbox and console; `disk` becomes /dev/ubda.
-    pub fn boot(
-        segment: &Segment,
-        name: &'static str,
-        address: &str,
-        folder: &Path,
-        disk: &Path,
-    ) -> anyhow::Result<Self> {
+    pub fn boot(segment: &Segment, seat: Seat, folder: &Path, disk: &Path) -> anyhow::Result<Self> {
         for part in ["in", "out", "umid"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        segment.plug(&tap(name))?;
+        segment.plug(&tap(seat))?;
         let console = File::create(folder.join("console"))?;
         // A node's processes are traced by each other: in a process namespace of their own they all end with the first.
         let mut uml = Command::new("unshare")
             .args(["--pid", "--fork", "--kill-child", KERNEL])
-            .args(parameters(name, address, folder, disk)?)
+            .args(parameters(seat, folder, disk)?)
             .env("TMPDIR", "/dev/shm")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -91,53 +88,9 @@ impl Node {
             // Ends when the node does.
             std::thread::spawn(move || listen(stdout, &answers));
         }
-        let node = Self { name, folder: folder.to_owned(), uml, line, answers, scripts: 0 };
+        let node = Self { seat, folder: folder.to_owned(), uml, line, answers, scripts: 0 };
         node.await_answer("", BOOT_TIME_MAX).with_context(|| node.last_words())?;
         Ok(node)
-    }
-
-    /// Runs a script for sh on the node.
-    pub fn finish(&mut self, script: &str, limit: Duration) -> anyhow::Result<Finished> {
-        self.scripts += 1;
-        let id = self.scripts.to_string();
-        fs::write(self.folder.join("in").join(&id), script)?;
-        self.line.write_all(format!("{id}\n").as_bytes()).context("the node is off")?;
-        let status = self
-            .await_answer(&id, limit)
-            .with_context(|| format!("{}: {script}\n{}", self.name, self.last_words()))?;
-        let out = |what: &str| fs::read(self.folder.join("out").join(format!("{id}.{what}")));
-        let text = |what: &str| out(what).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        Ok(Finished { status: Some(status), stdout: text("out")?, stderr: text("err")? })
-    }
-
-    /// Its standard output; an error with everything it said unless its status is 0.
-    pub fn run(&mut self, script: &str) -> anyhow::Result<String> {
-        let finished = self.finish(script, Duration::from_secs(120))?;
-        ensure!(
-            finished.status == Some(0),
-            "{}: status {:?} of: {script}\n{}{}",
-            self.name,
-            finished.status,
-            finished.stdout,
-            finished.stderr
-        );
-        Ok(finished.stdout)
-    }
-
-    /// Waits on the node until its /proc/drbd has a line that matches.
-    pub fn await_proc_drbd(&mut self, extended_regex: &str) -> anyhow::Result<()> {
-        self.run(&format!(
-            "for i in $(seq 600); do grep -qE '{extended_regex}' /proc/drbd && exit 0; sleep 0.1; done\n\
-             echo 'never: {extended_regex}'; cat /proc/drbd; dmesg | tail -20; exit 1"
-        ))?;
-        Ok(())
-    }
-
-    /// Cuts the power, and takes the network card out.
-    pub fn cut_power(mut self, segment: &Segment) -> anyhow::Result<()> {
-        self.uml.kill()?;
-        self.uml.wait()?;
-        segment.unplug(&tap(self.name))
     }
 
     fn await_answer(&self, id: &str, limit: Duration) -> anyhow::Result<i32> {
@@ -161,23 +114,55 @@ impl Node {
         let console = fs::read(self.folder.join("console")).unwrap_or_default();
         let console = String::from_utf8_lossy(&console);
         let lines: Vec<&str> = console.lines().collect();
-        format!("{}'s console ends with:\n{}", self.name, lines[lines.len().saturating_sub(12)..].join("\n"))
+        format!(
+            "{}'s console ends with:\n{}",
+            self.seat.name(),
+            lines[lines.len().saturating_sub(12)..].join("\n")
+        )
+    }
+}
+
+impl Side for Node {
+    fn seat(&self) -> Seat {
+        self.seat
+    }
+
+    fn shelf(&self) -> &Path {
+        &self.folder
+    }
+
+    fn shelf_inside(&self) -> String {
+        MAILBOX.to_owned()
+    }
+
+    fn finish(&mut self, script: &str, limit: Duration) -> anyhow::Result<Finished> {
+        self.scripts += 1;
+        let id = self.scripts.to_string();
+        fs::write(self.folder.join("in").join(&id), script)?;
+        self.line.write_all(format!("{id}\n").as_bytes()).context("the node is off")?;
+        let status = self
+            .await_answer(&id, limit)
+            .with_context(|| format!("{}: {script}\n{}", self.seat.name(), self.last_words()))?;
+        let out = |what: &str| fs::read(self.folder.join("out").join(format!("{id}.{what}")));
+        let text = |what: &str| out(what).map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        Ok(Finished { status: Some(status), stdout: text("out")?, stderr: text("err")? })
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Off already, if it was cut.
         let _ = self.uml.kill();
         let _ = self.uml.wait();
+        Segment::unplug(&tap(self.seat));
     }
 }
 
-fn tap(name: &str) -> String {
-    format!("t-{name}")
+fn tap(seat: Seat) -> String {
+    format!("t-{}", seat.name())
 }
 
-fn parameters(name: &str, address: &str, folder: &Path, disk: &Path) -> anyhow::Result<Vec<String>> {
+fn parameters(seat: Seat, folder: &Path, disk: &Path) -> anyhow::Result<Vec<String>> {
+    let (name, address) = (seat.name(), seat.address());
     let octets: Vec<u8> =
         address.split('.').map(str::parse).collect::<Result<_, _>>().context("an IPv4 address")?;
     let hex: Vec<String> = octets.iter().skip(1).map(|octet| format!("{octet:02x}")).collect();
@@ -193,7 +178,7 @@ fn parameters(name: &str, address: &str, folder: &Path, disk: &Path) -> anyhow::
         format!("init={}", exe.display()),
         format!("ubda={}", disk.display()),
         // Without gro, segments that the host has not cut are lost, and a resync crawls.
-        format!("vec0:transport=tap,ifname={},depth=128,gro=1,mac=52:54:00:{}", tap(name), hex.join(":")),
+        format!("vec0:transport=tap,ifname={},depth=128,gro=1,mac=52:54:00:{}", tap(seat), hex.join(":")),
         "con=null".to_owned(),
         "con0=null,fd:2".to_owned(),
         "ssl=null".to_owned(),

@@ -6,11 +6,12 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::program::{output, words};
+use crate::tutorial::Seat;
 
 /// Set in the process that is inside.
 const INSIDE: &str = "LOCKSTEP_INTEROP_INSIDE";
 
-/// The bridge that nodes are plugged into; this process stands on it too.
+/// The bridge that nodes are plugged into.
 pub struct Segment;
 
 impl Segment {
@@ -31,8 +32,8 @@ impl Segment {
             "ip link set lo up",
             "ip link add br0 type bridge forward_delay 0 stp_state 0",
             "ip link set br0 up",
-            // Sockets, logs and states of our own daemon.
-            "mount -t tmpfs tmpfs /run",
+            // Its network is this namespace's.
+            "mount -t sysfs sysfs /sys",
         ] {
             output(&mut words(line))?;
         }
@@ -46,21 +47,26 @@ impl Segment {
         Ok(())
     }
 
-    /// Pulls it out.
-    pub fn unplug(&self, tap: &str) -> anyhow::Result<()> {
-        output(&mut words(&format!("ip link del {tap}")))?;
+    /// Pulls it out, if it is there.
+    pub fn unplug(tap: &str) {
+        let _ = output(&mut words(&format!("ip link del {tap}")));
+    }
+
+    /// Plugs a cable into the namespace of a process, where it is eth0; it goes with the namespace.
+    pub fn plug_namespace(&self, port: &str, pid: u32) -> anyhow::Result<()> {
+        output(&mut words(&format!("ip link add {port} type veth peer name eth0 netns {pid}")))?;
+        output(&mut words(&format!("ip link set {port} master br0 up")))?;
         Ok(())
     }
 
-    /// Gives this process an address on the segment: our own node stands here.
-    pub fn take_address(&self, address: &str) -> anyhow::Result<()> {
-        output(&mut words(&format!("ip addr add {address}/24 dev br0")))?;
-        Ok(())
-    }
-
-    /// Gives the address back.
-    pub fn leave_address(&self, address: &str) -> anyhow::Result<()> {
-        output(&mut words(&format!("ip addr del {address}/24 dev br0")))?;
+    /// Pulls or plugs in the cable of a seat's node, whoever's it is: frames are lost, nobody is told.
+    pub fn set_cable(&self, seat: Seat, plugged: bool) -> anyhow::Result<()> {
+        let state = if plugged { "up" } else { "down" };
+        for port in [format!("t-{}", seat.name()), format!("o-{}", seat.name())] {
+            if std::path::Path::new("/sys/class/net").join(&port).exists() {
+                output(&mut words(&format!("ip link set {port} {state}")))?;
+            }
+        }
         Ok(())
     }
 }

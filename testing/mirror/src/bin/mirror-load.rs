@@ -11,10 +11,11 @@ use mirror::random::SplitMix64;
 use mirror::stamp::{BLOCK_BYTES, fill};
 
 const USAGE: &str = "\
-Usage: mirror-load stamps DEVICE SEED FIRST-STAMP
+Usage: mirror-load stamps DEVICE SEED FIRST-STAMP [BLOCKS]
        mirror-load append FILE
 
-  stamps  writes stamped blocks of 4 to 64 KiB past the page cache, at random places, some with a flush behind
+  stamps  writes stamped blocks of 4 to 64 KiB past the page cache, at random places of the first BLOCKS blocks
+          or of all, some with a flush behind
   append  appends numbered records to a file, each with fsync";
 
 /// Writers of `stamps`; a slot belongs to one of them.
@@ -37,10 +38,14 @@ fn main() -> ExitCode {
         ENDING.store(true, Ordering::Relaxed);
     });
     let outcome = match words.as_slice() {
-        ["stamps", device, seed, first] => match (seed.parse(), first.parse()) {
-            (Ok(seed), Ok(first)) => stamps(device, seed, first),
-            _ => Err(io::Error::other(USAGE)),
-        },
+        ["stamps", device, seed, first, blocks @ ..] => {
+            let blocks = blocks.iter().map(|blocks| blocks.parse()).collect::<Result<Vec<_>, _>>();
+            match (seed.parse(), first.parse(), blocks.as_deref()) {
+                (Ok(seed), Ok(first), Ok([])) => stamps(device, seed, first, u64::MAX),
+                (Ok(seed), Ok(first), Ok(&[blocks])) => stamps(device, seed, first, blocks),
+                _ => Err(io::Error::other(USAGE)),
+            }
+        }
         ["append", file] => append(file),
         _ => Err(io::Error::other(USAGE)),
     };
@@ -63,9 +68,9 @@ fn say(text: &str) -> io::Result<()> {
     stdout.flush()
 }
 
-fn stamps(device: &str, seed: u64, first: u64) -> io::Result<()> {
+fn stamps(device: &str, seed: u64, first: u64, blocks_max: u64) -> io::Result<()> {
     let mut file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(device)?;
-    let blocks = file.seek(SeekFrom::End(0))? / BLOCK_BYTES as u64;
+    let blocks = (file.seek(SeekFrom::End(0))? / BLOCK_BYTES as u64).min(blocks_max);
     let (next, file) = (AtomicU64::new(first), &file);
     std::thread::scope(|scope| {
         let writers: Vec<_> = (0..THREADS)
