@@ -1,4 +1,4 @@
-//! `cargo xtask install`: the binary, its names as links, manual pages and systemd units.
+//! `cargo xtask install`: the binary, its names as links, manual pages, systemd units and udev rules.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -29,6 +29,8 @@ pub fn run(workspace: &Workspace, prefix: &Path) -> anyhow::Result<bool> {
         let text = printed(&binary, "--units", &unit)?;
         put(&prefix.join("lib/systemd/system").join(&unit), text.as_bytes(), 0o644)?;
     }
+    let rules = prefix.join("lib/udev/rules.d/50-lockstep-lab.rules");
+    put(&rules, include_bytes!("../../crates/lab/udev/50-lockstep-lab.rules"), 0o644)?;
     Ok(true)
 }
 

@@ -18,6 +18,7 @@ use crate::partition;
 use crate::place::Lab;
 use crate::state::{Volume, VolumeKind};
 use crate::store;
+use crate::udev;
 
 /// `EXT4_IOC_SHUTDOWN`, which XFS, F2FS and GFS2 take too: `_IOR('X', 125, __u32)`.
 const FS_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587D;
@@ -60,6 +61,7 @@ pub fn remove(lab: &Lab, volume: Uuid) -> Result<()> {
 /// # Errors
 /// The system's refusal.
 pub fn bind(lab: &Lab, volume: &Volume) -> Result<LoopDevice> {
+    udev::hide_volumes();
     let path = match volume.kind {
         VolumeKind::Raw => lab.volume_file(volume.id),
         VolumeKind::Sata | VolumeKind::Ssd | VolumeKind::Volatile => store::file(lab, volume),

@@ -22,11 +22,12 @@ use crate::life::{Life, Status};
 use crate::loopdev::LoopDevice;
 use crate::mountinfo;
 use crate::partition;
-use crate::place::{Lab, LabLock};
+use crate::place::{Lab, LabLock, RUN_ROOT};
 use crate::power;
 use crate::process::Process;
 use crate::state::Records;
 use crate::store;
+use crate::udev;
 
 /// Time for killed processes to be gone, and for loop devices to be let go of.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -79,6 +80,9 @@ pub fn down(lab: &Lab) -> Result<()> {
     note(fabric::remove(lab));
     note(cgroup::remove_all(lab));
     note(remove_directories(lab, &lock));
+    if !Path::new(RUN_ROOT).exists() {
+        udev::forget();
+    }
     first_error
 }
 

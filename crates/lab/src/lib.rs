@@ -51,6 +51,7 @@ pub mod systemd;
 pub mod table;
 mod terminal;
 pub mod topology;
+mod udev;
 pub mod volume_fault;
 pub mod volumes;
 pub mod wire;
