@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, WaitOptions, WaitStatus, kill_process, test_k
 use crate::cgroup;
 use crate::error::{Doing, Error, Result};
 use crate::interfaces;
-use crate::mountinfo;
+use crate::mountinfo::{self, Mount};
 use crate::place::Lab;
 use crate::power::Leftovers;
 use crate::root;
@@ -97,7 +97,7 @@ pub fn run(lab: &Lab, server_id: uuid::Uuid, supervisor: UnixStream) -> Result<E
     // Its limits are on.
     told_to_go(&mut talk)?;
     drop(talk);
-    let Some(signals) = signals else { return Err(systemd::exec(server)) };
+    let Some(signals) = signals else { return Err(systemd::exec(server, tracking)) };
     let end = reap_until_told(&signals);
     go_down();
     Ok(end)
@@ -190,8 +190,18 @@ fn is_kernel_or_dead(pid: i32) -> bool {
     matches!(state, None | Some('Z' | 'X'))
 }
 
-/// Unmounts everything but the server's own base, last mounted first; what is busy stays for the next round.
+/// Unmounts every file system on a block device, and leaves systemd what it lives on.
+pub fn unmount_disks() {
+    unmount_where(|mount| mount.device.0 != 0);
+}
+
+/// Unmounts everything but the server's own base.
 fn unmount_all() {
+    unmount_where(|mount| mount.kind != "overlay");
+}
+
+/// Unmounts what is chosen and not the server's own base, last mounted first; what is busy stays for the next round.
+fn unmount_where(chosen: impl Fn(&Mount) -> bool) {
     let base =
         ["/", "/proc", "/sys", "/dev", "/dev/pts", "/dev/shm", "/run", root::PROGRAM, "/var/lib/lockstep"];
     loop {
@@ -199,7 +209,7 @@ fn unmount_all() {
         let unmounted = mounts
             .iter()
             .rev()
-            .filter(|mount| !base.contains(&mount.point.as_str()) && mount.kind != "overlay")
+            .filter(|mount| !base.contains(&mount.point.as_str()) && chosen(mount))
             .filter(|mount| unmount(mount.point.as_str(), UnmountFlags::empty()).is_ok())
             .count();
         if unmounted == 0 {

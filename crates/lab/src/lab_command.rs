@@ -73,6 +73,9 @@ enum Verb {
     /// In a server: units for lines of /etc/fstab
     #[command(hide = true)]
     ServerFstab { directory: PathBuf },
+    /// In a server: unmount what is on block devices
+    #[command(hide = true)]
+    ServerUnmount,
     /// In a server: unmount and unbind what its processes left
     #[command(hide = true)]
     ServerLast,
@@ -109,6 +112,7 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
         Verb::Server { id } => supervisor::run(&lab, id)?,
         Verb::ServerInit { id } => return be_init(&lab, id),
         Verb::ServerFstab { directory } => fstab::generate(&directory)?,
+        Verb::ServerUnmount => init::unmount_disks(),
         Verb::ServerLast => init::let_go(),
         Verb::ServerPower { word, words } => init::ask(&word, &words)?,
     }

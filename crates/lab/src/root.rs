@@ -12,7 +12,7 @@ use std::process::Command;
 
 use rustix::fs::{CWD, FileType, Mode, makedev, mknodat};
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, unmount,
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_bind, mount_change, mount_remount, unmount,
 };
 
 use crate::catalog;
@@ -148,6 +148,13 @@ fn kernel_file_systems(root: &Path) -> Result<()> {
     let plain = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     let no_devices = MountFlags::NOSUID | MountFlags::NODEV;
     mount_new("proc", &root.join("proc"), plain, "")?;
+    // By it whoever is root switches the whole machine off.
+    let trigger = root.join("proc/sysrq-trigger");
+    if trigger.exists() {
+        mount_bind(&trigger, &trigger)
+            .and_then(|()| mount_remount(&trigger, MountFlags::BIND | MountFlags::RDONLY | plain, ""))
+            .doing(|| "make /proc/sysrq-trigger read-only".into())?;
+    }
     mount_new("sysfs", &root.join("sys"), plain, "")?;
     mount_new("tmpfs", &root.join("dev"), MountFlags::NOSUID, "mode=755,size=16m")?;
     mount_new(

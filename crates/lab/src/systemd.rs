@@ -15,7 +15,7 @@ use rustix::mount::{MountFlags, mount, mount_bind, mount_bind_recursive, mount_r
 use uuid::Uuid;
 
 use crate::catalog;
-use crate::cgroup::{self, Tracking};
+use crate::cgroup::Tracking;
 use crate::enter;
 use crate::error::{Doing, Error, Result};
 use crate::life::{Life, Status};
@@ -95,12 +95,21 @@ const FILES: &[(&str, u32, &str)] = &[
         0o644,
         include_str!("systemd/lab-sessions-end.service"),
     ),
+    ("usr/local/lib/systemd/system/lab-unmount.service", 0o644, include_str!("systemd/lab-unmount.service")),
     ("usr/local/lib/systemd/system-generators/lab-fstab", 0o755, include_str!("systemd/lab-fstab")),
     ("usr/lib/systemd/system-shutdown/lab-last", 0o755, include_str!("systemd/lab-last")),
     ("usr/local/sbin/chkconfig", 0o755, include_str!("systemd/chkconfig")),
     ("usr/local/sbin/update-rc.d", 0o755, include_str!("systemd/update-rc.d")),
     ("run/systemd/system.conf.d/lab.conf", 0o644, include_str!("systemd/system.conf")),
     ("run/systemd/journald.conf.d/lab.conf", 0o644, include_str!("systemd/journald.conf")),
+];
+
+/// What is started whatever is enabled, and by what: ours, and what every installation has enabled.
+const STARTED: &[(&str, &str)] = &[
+    ("/usr/local/lib/systemd/system/lab-sessions.service", "multi-user.target"),
+    ("/usr/local/lib/systemd/system/lab-sessions-end.service", "multi-user.target"),
+    ("/usr/local/lib/systemd/system/lab-unmount.service", "sysinit.target"),
+    ("/lib/systemd/system/remote-fs.target", "multi-user.target"),
 ];
 
 /// Whether this system has what servers with systemd need; why not.
@@ -171,11 +180,11 @@ pub fn furnish(root: &Path, server: &Server) -> Result<()> {
     }
     // A file system that cannot be mounted leaves a server that can be repaired from the host: it has no console.
     write(root, "run/systemd/system/local-fs.target.d/lab.conf", 0o644, "[Unit]\nOnFailure=\n")?;
-    let wants = root.join("run/systemd/system/multi-user.target.wants");
-    fs::create_dir_all(&wants).doing(|| format!("create {}", wants.display()))?;
-    for unit in [cgroup::SESSIONS, "lab-sessions-end.service"] {
-        symlink(Path::new("/").join(UNITS).join(unit), wants.join(unit))
-            .doing(|| format!("enable {unit}"))?;
+    for (unit, target) in STARTED {
+        let wants = root.join(format!("run/systemd/system/{target}.wants"));
+        fs::create_dir_all(&wants).doing(|| format!("create {}", wants.display()))?;
+        let name = Path::new(unit).file_name().unwrap_or_default();
+        symlink(unit, wants.join(name)).doing(|| format!("have {target} start {unit}"))?;
     }
     read_only(root)
 }
@@ -264,7 +273,7 @@ pub fn own_cgroups(tracking: Option<Tracking>) -> Result<()> {
 }
 
 /// Becomes systemd; returns only if that fails.
-pub fn exec(server: &Server) -> Error {
+pub fn exec(server: &Server, tracking: Option<Tracking>) -> Error {
     let strings = |texts: &[String]| -> Vec<CString> {
         texts.iter().map(|text| CString::new(text.as_str()).unwrap_or_default()).collect()
     };
@@ -274,7 +283,15 @@ pub fn exec(server: &Server) -> Error {
     ];
     let image = catalog::IMAGES.iter().find(|image| image.id == server.image);
     environment.extend(image.and_then(|image| image.era).map(|era| format!("LOCKSTEP_ERA={era}")));
-    let (words, environment) = (strings(&["systemd".to_owned()]), strings(&environment));
+    let mut words = vec!["systemd".to_owned()];
+    if tracking == Some(Tracking::Named) {
+        // It would mount version 2 for itself, whose root is the host's.
+        words.extend(
+            ["unified_cgroup_hierarchy=0", "legacy_systemd_cgroup_controller=1"]
+                .map(|w| format!("systemd.{w}")),
+        );
+    }
+    let (words, environment) = (strings(&words), strings(&environment));
     let pointers = |texts: &[CString]| -> Vec<*const libc::c_char> {
         texts.iter().map(|text| text.as_ptr()).chain([std::ptr::null()]).collect()
     };

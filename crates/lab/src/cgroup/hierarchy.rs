@@ -79,11 +79,13 @@ impl Hierarchies {
     }
 
     /// The roots in which servers have cgroups: of the hierarchy that tells a systemd's processes apart, and of the
-    /// controllers that limit or stop them. Where there is version 1 alone, a systemd mounts and uses all controllers.
+    /// controllers that limit or stop them. Where there is version 1 alone, a systemd uses all controllers but cpuset,
+    /// whose cgroups take no process before they are told which processors they have.
     pub fn roots(&self) -> Vec<&Path> {
-        let needed = |options: &[String]| {
-            self.unified.is_none()
-                || options.iter().any(|o| ["memory", "cpu", "freezer"].contains(&o.as_str()))
+        let has = |options: &[String], wanted: &[&str]| options.iter().any(|o| wanted.contains(&o.as_str()));
+        let needed = |options: &[String]| match self.unified {
+            Some(_) => has(options, &["memory", "cpu", "freezer"]),
+            None => !has(options, &["cpuset"]),
         };
         let v1 = self.v1.iter().filter(|(_, options)| needed(options)).map(|(root, _)| root.as_path());
         self.unified().into_iter().chain(v1).collect()
