@@ -27,9 +27,13 @@ pub const NEEDS: &[Need] = &[
             "procps",
             "iputils-ping",
             "socat",
+<<<<<<< ours
             "systemd-sysv",
             "dbus",
             "init-system-helpers",
+=======
+            "libfaketime",
+>>>>>>> theirs
         ],
         includes: &["build"],
         nextest: false,
@@ -51,7 +55,7 @@ pub const NEEDS: &[Need] = &[
     Need { what: "bench", packages: &["fio", "qemu-utils"], includes: &["lab"], nextest: false },
     Need {
         what: "test",
-        packages: &["nginx", "curl"],
+        packages: &["nginx", "curl", "python3"],
         includes: &["lab", "interop-drbd", "interop-nbd"],
         nextest: true,
     },

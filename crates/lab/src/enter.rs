@@ -13,6 +13,7 @@ use rustix::thread::{ThreadNameSpaceType, move_into_thread_name_spaces};
 
 use crate::catalog::IMAGES;
 use crate::cgroup;
+use crate::clock;
 use crate::error::{Doing, Error, Result};
 use crate::init;
 use crate::life::{Life, Status};
@@ -56,6 +57,7 @@ impl Command {
         environment.extend(std::env::var("LANG").map(|lang| format!("LANG={lang}")));
         let era = IMAGES.iter().find(|image| image.id == server.image).and_then(|image| image.era);
         environment.extend(era.map(|era| format!("LOCKSTEP_ERA={era}")));
+        environment.extend(clock::environment(lab, server));
         let strings = |texts: Vec<String>| -> Result<Vec<CString>> {
             let nul = |_| Error::refused("ssh: a word contains a NUL byte");
             texts.into_iter().map(|text| CString::new(text).map_err(nul)).collect()

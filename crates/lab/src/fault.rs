@@ -4,6 +4,7 @@
 //! cable over reboots, a pause until the server's end. [`list`] tells what is in force, [`heal`] undoes it.
 
 pub mod cable;
+pub mod clock;
 pub mod command;
 pub mod heal;
 pub mod link;

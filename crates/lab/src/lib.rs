@@ -13,6 +13,7 @@ pub mod addresses;
 pub mod bandwidth;
 pub mod catalog;
 pub mod cgroup;
+pub mod clock;
 mod copying;
 pub mod disk;
 pub mod down;

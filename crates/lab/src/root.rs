@@ -17,6 +17,7 @@ use rustix::mount::{
 
 use crate::catalog;
 use crate::cgroup;
+use crate::clock;
 use crate::era;
 use crate::error::{Doing, Result};
 use crate::mountinfo;
@@ -80,6 +81,7 @@ pub fn enter(lab: &Lab, server: &Server) -> Result<()> {
     first_life(&directory, &root, server)?;
     if server.init == Init::Systemd {
         systemd::furnish(&root, server)?;
+        clock::offer(lab, server, &root)?;
     }
     std::env::set_current_dir(&root).doing(|| format!("enter {}", root.display()))?;
     rustix::process::pivot_root(".", ".").doing(|| "pivot_root".into())?;

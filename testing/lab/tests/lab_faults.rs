@@ -263,3 +263,93 @@ fn a_relay_that_died_is_noticed_and_one_that_nobody_needs_ends() {
     assert_eq!(relay(), None);
     assert!(lab.hears("a", "10.1.0.3"));
 }
+
+/// Seconds that a server's wall clock is ahead of the machine's, as a command of it says.
+#[track_caller]
+fn ahead_s(lab: &TestLab, server: &str, command: &str) -> i64 {
+    let said = lab.inside(server, command);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+    said.trim().parse::<i64>().expect("seconds since 1970") - now.as_secs() as i64
+}
+
+/// Ahead by so much, give or take what a loaded machine needs to say so.
+fn about(seconds: i64) -> std::ops::RangeInclusive<i64> {
+    seconds - 60..=seconds + 1
+}
+
+#[test]
+fn a_clock_jumps_in_one_server_only() {
+    const NAME: &str = "a_clock_jumps_in_one_server_only";
+    if !can_run(NAME) {
+        return;
+    }
+    let lab = pair("clock");
+    let answer = lab.command("lab", &["fault", "clock", "a", "+1h"]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&answer.stderr).into_owned();
+    if said.contains("install the package libfaketime") {
+        assert_eq!(in_force(&lab), Vec::<String>::new());
+        eprintln!("skip {NAME}: {said}");
+        return;
+    }
+    assert!(answer.status.success(), "{said}");
+    assert_eq!(in_force(&lab), ["clock a +1h"]);
+    assert!(about(3600).contains(&ahead_s(&lab, "a", "date +%s")));
+    assert!(about(0).contains(&ahead_s(&lab, "b", "date +%s")), "another server's clock");
+    // A program that runs sees the next jump; its monotonic clock does not.
+    lab.inside(
+        "a",
+        "(setsid python3 -c '
+import time
+while True:
+    with open(\"/tmp/new\", \"w\") as f: f.write(\"%d %d\" % (time.time(), time.monotonic()))
+    __import__(\"os\").rename(\"/tmp/new\", \"/tmp/now\")
+    time.sleep(0.02)' >/dev/null 2>&1 &)",
+    );
+    lab.within(PATIENCE, "a", "test -s /tmp/now");
+    let up_s = |lab: &TestLab| -> f64 {
+        let said = lab.inside("a", "cat /proc/uptime; cut -d' ' -f2 /tmp/now");
+        let mut numbers = said.split_ascii_whitespace();
+        let uptime: f64 = numbers.next().expect("a number").parse().expect("a number");
+        numbers.last().expect("a number").parse::<f64>().expect("a number") - uptime
+    };
+    let before = up_s(&lab);
+    lab.fault(&["clock", "a", "-2h"]);
+    assert_eq!(in_force(&lab), ["clock a -1h"]);
+    lab.within(PATIENCE, "a", "test $(cut -d' ' -f1 /tmp/now) -le $(date +%s)");
+    assert!(about(-3600).contains(&ahead_s(&lab, "a", "cut -d' ' -f1 /tmp/now")));
+    assert!((up_s(&lab) - before).abs() < 60.0, "the monotonic clock jumped");
+    lab.nova(&["reboot", "--hard", "a"]);
+    assert!(about(-3600).contains(&ahead_s(&lab, "a", "date +%s")), "a wrong clock stays wrong over reboots");
+    lab.fault(&["clock", "a", "true"]);
+    assert_eq!(in_force(&lab), Vec::<String>::new());
+    assert!(about(0).contains(&ahead_s(&lab, "a", "date +%s")));
+    assert_eq!(lab.inside("a", "env | grep -c -e FAKETIME -e LD_PRELOAD; true").trim(), "0");
+}
+
+#[test]
+fn systemd_lives_with_a_wrong_clock() {
+    const NAME: &str = "systemd_lives_with_a_wrong_clock";
+    if !can_run(NAME) {
+        return;
+    }
+    let lab = TestLab::new("units");
+    let image = ["--image", "This system", "--flavor", "2", "--no-public", "--no-service-net"];
+    let booted = lab.command("nova", &[&["boot"][..], &image, &["--init", "systemd", "a"]].concat()).output();
+    let booted = booted.expect("it starts");
+    let jumped = lab.command("lab", &["fault", "clock", "a", "+5h"]).output().expect("it starts");
+    if !booted.status.success() || !jumped.status.success() {
+        let said = [booted.stderr, jumped.stderr].concat();
+        eprintln!("skip {NAME}: {}", String::from_utf8_lossy(&said));
+        return;
+    }
+    // systemd reads its configuration a moment later.
+    lab.within(PATIENCE, "a", "systemctl show -p Environment | grep -q FAKETIME");
+    assert!(about(5 * 3600).contains(&ahead_s(&lab, "a", "systemd-run -q --wait --pipe date +%s")));
+    lab.nova(&["reboot", "a"]);
+    lab.inside("a", "systemctl is-system-running --wait || systemctl --failed");
+    assert!(about(5 * 3600).contains(&ahead_s(&lab, "a", "systemd-run -q --wait --pipe date +%s")));
+    assert_eq!(lab.inside("a", "systemctl --failed --no-legend"), "");
+    lab.fault(&["heal", "--all"]);
+    lab.within(PATIENCE, "a", "! systemctl show -p Environment | grep -q FAKETIME");
+    assert!(about(0).contains(&ahead_s(&lab, "a", "systemd-run -q --wait --pipe date +%s")));
+}

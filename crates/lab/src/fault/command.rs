@@ -3,6 +3,7 @@
 use clap::{Args, Subcommand};
 
 use super::cable::{self, Ailment, Way};
+use super::clock::{self, Jump};
 use super::server::Fall;
 use super::{Cables, heal, link, list, network, server};
 use crate::error::{Error, Result};
@@ -55,6 +56,15 @@ pub enum Fault {
     Resume {
         /// Name or id
         server: String,
+    },
+    /// Let the wall clock of a server jump; needs libfaketime. Programs see it that nova ssh or systemd started after the
+    /// server's first jump, later jumps at once; monotonic clocks go on
+    Clock {
+        /// Name or id
+        server: String,
+        /// How far from what it shows now, or `true` for the machine's time again
+        #[arg(value_name = "+1h|-30s|true", value_parser = clock::jump, allow_hyphen_values = true)]
+        jump: Jump,
     },
     /// Pull a server's cables, all or those to one network; it sees its carrier go
     LinkDown {
@@ -202,6 +212,7 @@ impl Fault {
             Self::Kill { server } => server::fell(lab, Fall::Kill, "fault kill", server)?,
             Self::Pause { server } => server::set_paused(lab, server, true)?,
             Self::Resume { server } => server::set_paused(lab, server, false)?,
+            Self::Clock { server, jump } => clock::set(lab, server, *jump)?,
             Self::LinkDown { cables, network } => link::set(lab, &joined(cables, network.as_deref()), false)?,
             Self::LinkUp { cables, network } => link::set(lab, &joined(cables, network.as_deref()), true)?,
             Self::Loss { cables, percent, way } => {
@@ -240,7 +251,8 @@ impl Fault {
             | Self::PowerOn { server }
             | Self::Kill { server }
             | Self::Pause { server }
-            | Self::Resume { server } => records.server("fault", server).map(drop),
+            | Self::Resume { server }
+            | Self::Clock { server, .. } => records.server("fault", server).map(drop),
             Self::Delay { cables, ms, jitter, .. } => {
                 fits(*ms, *jitter)?;
                 Cables::named(records, "fault", cables).map(drop)

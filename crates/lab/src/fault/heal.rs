@@ -1,6 +1,7 @@
 //! `lockstep lab fault heal`: the undoing of faults.
 
 use crate::cgroup;
+use crate::clock;
 use crate::error::Result;
 use crate::events::{self, Kind};
 use crate::fabric;
@@ -36,12 +37,13 @@ pub fn partitions(lab: &Lab, between: Option<(&str, &str)>) -> Result<()> {
 /// # Errors
 /// The first thing that could not be undone; all else is.
 pub fn all(lab: &Lab) -> Result<Vec<String>> {
-    let fallen = {
+    let (mut done, fallen) = {
         let lock = lab.lock()?;
         let mut records = Records::load(lab)?;
         records.faults.silences.clear();
         records.faults.cuts.clear();
         records.faults.wires.clear();
+        records.faults.clocks.clear();
         let mut done = fabric::apply_partitions(lab, &records).and(fabric::apply_cuts(lab, &records));
         done = done.and(wire::apply(lab, &records));
         for server in &mut records.servers {
@@ -58,20 +60,22 @@ pub fn all(lab: &Lab) -> Result<Vec<String>> {
                     done = done.and(fabric::set_carrier(lab, server.id, index, true));
                 }
             }
+            done = done.and(clock::set(lab, server, 0));
         }
         records.save(lab, &lock)?;
         done = done.and(volume_fault::heal(lab, &lock, &mut records, None).map(drop));
-        done?;
         let fallen = records.faults.fallen.iter().filter_map(|&(id, _)| records.server_by_id(id));
-        fallen.cloned().collect::<Vec<_>>()
+        (done, fallen.cloned().collect::<Vec<_>>())
     };
     let mut booted = Vec::new();
     for server in fallen {
         if Life::status(Life::load(lab, server.id)?.as_ref()) == Status::Shutoff {
-            supervisor::start(lab, &server)?;
-            booted.push(server.name);
+            let up = supervisor::start(lab, &server);
+            booted.extend(up.is_ok().then_some(server.name));
+            done = done.and(up);
         }
     }
+    done?;
     events::append(lab, Kind::Heal, &["heal", "--all"])?;
     Ok(booted)
 }

@@ -109,6 +109,11 @@ fn of_server(records: &Records, server: &Server, paused: bool) -> Vec<InForce> {
                 .of([Part::Server(server.id)]),
         );
     }
+    let ahead_ms = records.faults.clock_ahead_ms(server.id);
+    if ahead_ms != 0 {
+        let (words, meaning) = super::clock::in_force(name, ahead_ms);
+        all.push(InForce::new(words, meaning).of([Part::Server(server.id)]));
+    }
     for (index, nic) in server.nics.iter().enumerate() {
         let label = records.networks.iter().find(|n| n.id == nic.network).map_or("?", |n| &n.label);
         let cable = format!("{name}:{label}");

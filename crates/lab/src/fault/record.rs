@@ -17,6 +17,8 @@ pub struct Faults {
     pub fallen: Vec<(Uuid, Fall)>,
     /// Bad cables.
     pub wires: Vec<Wire>,
+    /// Wrong clocks: the server, and milliseconds that its clock is ahead.
+    pub clocks: Vec<(Uuid, i64)>,
 }
 
 impl Faults {
@@ -26,6 +28,12 @@ impl Faults {
         self.cuts.retain(|&network| network != gone);
         self.fallen.retain(|&(server, _)| server != gone);
         self.wires.retain(|wire| wire.server != gone);
+        self.clocks.retain(|&(server, _)| server != gone);
+    }
+
+    /// Milliseconds that a server's clock is ahead.
+    pub fn clock_ahead_ms(&self, server: Uuid) -> i64 {
+        self.clocks.iter().find(|&&(other, _)| other == server).map_or(0, |&(_, ahead_ms)| ahead_ms)
     }
 
     /// What is wrong with a cable, to be changed; nothing yet.

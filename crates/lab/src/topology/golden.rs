@@ -81,7 +81,7 @@ fn the_tutorials_two_servers_with_faults() {
     let mut servers = vec![
         server(4, "drbd0", &[&public, &service, &drbd0]),
         server(3, "drbd1", &[&public, &service, &drbd0]),
-        server(5, "a<b> & a very long name", &[&drbd0]),
+        server(5, "arbiter-with-a-long-name", &[&drbd0]),
     ];
     servers[1].nics[0].unplugged = true;
     servers[1].no_limits = true;
@@ -90,7 +90,7 @@ fn the_tutorials_two_servers_with_faults() {
         volume(200, "drbd0", Some((&servers[0], "xvdb"))),
         volume(201, "drbd1", Some((&servers[1], "xvdf"))),
         volume(202, "", Some((&servers[1], "xvdg"))),
-        volume(203, "spare", None),
+        volume(203, "spare <backup> & more", None),
     ];
     records.faults.cuts.push(drbd0.id);
     let faults = [
