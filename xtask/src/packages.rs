@@ -27,13 +27,10 @@ pub const NEEDS: &[Need] = &[
             "procps",
             "iputils-ping",
             "socat",
-<<<<<<< ours
             "systemd-sysv",
             "dbus",
             "init-system-helpers",
-=======
             "libfaketime",
->>>>>>> theirs
         ],
         includes: &["build"],
         nextest: false,
