@@ -40,7 +40,7 @@ const PROC_INTERVAL: Duration = Duration::from_millis(500);
 
 /// How long devices that are in use are waited for when the daemon is asked to stop: less than the unit's
 /// `TimeoutStopSec`.
-const RELEASE_PATIENCE: Duration = Duration::from_secs(30);
+const RELEASE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Pause between tries to take them down.
 const RELEASE_POLL: Duration = Duration::from_millis(250);
