@@ -301,7 +301,7 @@ mod tests {
             assert_eq!((lines.as_str(), status), (expected, Ok(0)), "{name}: {verb}");
             checked += 1;
         }
-        assert_eq!(checked, 27);
+        assert_eq!(checked, 31);
     }
 
     /// The original prints them.

@@ -159,6 +159,16 @@ impl Session {
     }
 }
 
+/// A call about a resync as the daemon takes it.
+pub fn sync_command(verb: &str, minor: u32) -> Command {
+    match verb {
+        "pause-sync" => Command::PauseSync { minor },
+        "resume-sync" => Command::ResumeSync { minor },
+        "invalidate" => Command::Invalidate { minor },
+        _ => Command::InvalidateRemote { minor },
+    }
+}
+
 /// Starts `lockstep drbd daemon` in a session of its own, so that it outlives the terminal; where there is no service
 /// manager.
 fn spawn(error_path: &std::path::Path) -> io::Result<Child> {

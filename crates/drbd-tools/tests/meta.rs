@@ -69,6 +69,17 @@ fn unclean_meta_data_are_not_dumped_until_the_log_is_applied() {
 }
 
 #[test]
+fn a_log_of_who_was_not_primary_is_only_emptied() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = captured(directory.path(), "md-01-drbd0", 64 << 20);
+    let bitmap = |path: &Path| std::fs::read(path).unwrap()[(64 << 20) - 40960..][..4096].to_vec();
+    let before = bitmap(&path);
+    apply_al(&open(&path)).unwrap();
+    assert!(bitmap(&path) == before, "blocks were marked");
+    assert!(dumped(&path, false).unwrap().contains("al-extents"), "still unclean");
+}
+
+#[test]
 fn nothing_valid_is_said_so() {
     let directory = tempfile::tempdir().unwrap();
     let path = sparse(directory.path(), "empty", 1 << 20);

@@ -31,6 +31,9 @@ pub struct Cli {
     /// For `connect`: solve a split brain by giving up what was written on this node.
     #[arg(long)]
     pub discard_my_data: bool,
+    /// For `new-current-uuid`: declare both disks equal; before the first resync this spares it.
+    #[arg(long)]
+    pub clear_bitmap: bool,
     /// For `status`: JSON in the form of DRBD 9.
     #[arg(long)]
     pub json: bool,
@@ -103,6 +106,16 @@ pub enum Verb {
     /// Make volumes.
     #[value(alias = "sh-new-minor")]
     NewMinor,
+    /// Pause a resync.
+    PauseSync,
+    /// Let a resync go on.
+    ResumeSync,
+    /// Give up the data of this node: all of them come from the peer.
+    Invalidate,
+    /// Give up the data of the peer: all of them go there.
+    InvalidateRemote,
+    /// Begin a generation of the data.
+    NewCurrentUuid,
     /// Print generation identifiers and what they mean.
     ShowGi,
     /// Print generation identifiers.
@@ -188,7 +201,7 @@ impl Verb {
 
     /// Whether one volume must be named.
     pub fn needs_volume(self) -> bool {
-        matches!(self, Self::SetGi | Self::ShUdev)
+        matches!(self, Self::SetGi | Self::ShUdev | Self::NewCurrentUuid)
     }
 
     /// Whether it is about everything in the configuration, whatever names follow.

@@ -18,7 +18,7 @@ use crate::drbd_conf::effective;
 use crate::drbd_conf::model::Setting;
 use crate::meta_disk::{self, EXIT_DEVICE, MetaDisk, generations};
 use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
-use crate::session::{Session, SessionError};
+use crate::session::{Session, SessionError, sync_command};
 use crate::status_text;
 
 /// Exit status if the way to the daemon fails (`E_EXEC_ERROR`).
@@ -150,8 +150,10 @@ impl<'a> Executor<'a> {
         if self.cli.dry_run || self.cli.verbose {
             self.show(&line);
             // The original shows what it would fall back on for a device that is not attached.
-            if let (&Step::State(of, verb @ ("dstate" | "show-gi" | "get-gi")), true) =
-                (step, self.cli.dry_run)
+            let has_offline_form =
+                matches!(step, Step::State(_, "dstate" | "show-gi" | "get-gi") | Step::Sync(_, "invalidate"));
+            if let (&(Step::State(of, verb) | Step::Sync(of, verb)), true, true) =
+                (step, has_offline_form, self.cli.dry_run)
             {
                 let fallback = Step::Meta(of, verb, false).line(self.node, &|_| None);
                 self.show(&fallback);
@@ -172,6 +174,7 @@ impl<'a> Executor<'a> {
             Step::Meta(of, verb, force) => self.meta(*of, verb, *force),
             Step::Status(resource) => self.print_status(&resource.name.text),
             Step::State(of, verb) => self.print_state(*of, verb),
+            Step::Sync(of, "invalidate") if !self.is_attached(*of)? => self.meta(*of, "invalidate", false),
             Step::SetGi(of, text, force) => self.set_gi(*of, text, *force),
             Step::ChangeDisk(of, setup) => self.change_disk(step, *of, setup),
             Step::ChangeNet(ends, setup) => self.change_net(step, ends.resource, setup),
@@ -299,6 +302,7 @@ impl<'a> Executor<'a> {
             "show-gi" => generations::show_gi(disk),
             "get-gi" => generations::get_gi(disk),
             "wipe-md" => generations::wipe_md(disk, force),
+            "invalidate" => generations::invalidate(disk),
             _ => {
                 let line = Step::Meta(of, "dump-md", force).line(node, &|_| None);
                 let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -307,14 +311,17 @@ impl<'a> Executor<'a> {
         })
     }
 
+    fn is_attached(&mut self, of: VolumeRef<'_>) -> Result<bool, SessionError> {
+        Ok(self.status_of(of)?.is_some_and(|(_, device)| device.disk != DiskState::Diskless))
+    }
+
     /// Acts on a device that nobody uses.
     fn on_disk(
         &mut self,
         of: VolumeRef<'_>,
         act: impl FnOnce(&MetaDisk) -> Result<(), meta_disk::Failed>,
     ) -> Result<u8, SessionError> {
-        let attached = self.status_of(of)?.is_some_and(|(_, device)| device.disk != DiskState::Diskless);
-        if attached {
+        if self.is_attached(of)? {
             eprintln!("Device '{}' is configured!", of.minor());
             return Ok(EXIT_DEVICE);
         }
@@ -387,6 +394,10 @@ fn command(step: &Step<'_>, node: &str) -> Command {
             resource: name(ends.resource),
             options: effective::net_options(&ends.resource.sections.net, node),
         },
+        Step::Sync(of, verb) => sync_command(verb, of.minor()),
+        Step::NewCurrentUuid(of, clear_bitmap) => {
+            Command::NewCurrentUuid { minor: of.minor(), clear_bitmap: *clear_bitmap }
+        }
         Step::Disconnect(ends, force) => Command::Disconnect { resource: name(ends.resource), force: *force },
         Step::Detach(of, force) => Command::Detach { minor: of.minor(), force: *force },
         Step::Primary(of, force) => Command::Primary { resource: name(of.resource), force: *force },

@@ -121,6 +121,10 @@ pub enum Step<'c> {
     Status(&'c Resource),
     /// `role`, `cstate`, `dstate`, `show-gi`, `get-gi` or `sh-status`.
     State(VolumeRef<'c>, &'static str),
+    /// `pause-sync`, `resume-sync`, `invalidate` or `invalidate-remote`.
+    Sync(VolumeRef<'c>, &'static str),
+    /// `new-current-uuid`; with the second true, with `--clear-bitmap`.
+    NewCurrentUuid(VolumeRef<'c>, bool),
     /// `wait-connect`.
     WaitConnect(VolumeRef<'c>),
     /// A call of drbdmeta; with the third true, `--force`.
@@ -150,6 +154,8 @@ impl Step<'_> {
             | Self::Secondary(volume)
             | Self::State(volume, _)
             | Self::WaitConnect(volume)
+            | Self::Sync(volume, _)
+            | Self::NewCurrentUuid(volume, _)
             | Self::SetGi(volume, ..)
             | Self::Meta(volume, ..) => volume.minor().to_string(),
         }
@@ -224,7 +230,11 @@ impl Step<'_> {
             Self::Secondary(of) => say(&["secondary", &of.minor().to_string()]),
             Self::Down(resource) => say(&["down", &resource.name.text]),
             Self::Status(resource) => say(&["status", &resource.name.text]),
-            Self::State(of, verb) => say(&[verb, &of.minor().to_string()]),
+            Self::NewCurrentUuid(of, clear_bitmap) => {
+                say(&["new-current-uuid", &of.minor().to_string()]);
+                words.extend(clear_bitmap.then(|| "--clear-bitmap".to_owned()));
+            }
+            Self::State(of, verb) | Self::Sync(of, verb) => say(&[verb, &of.minor().to_string()]),
             Self::WaitConnect(of) => {
                 say(&["wait-connect", &of.minor().to_string()]);
                 words.extend(option_words(&of.resource.sections.startup));

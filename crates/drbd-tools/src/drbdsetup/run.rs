@@ -10,7 +10,7 @@ use super::{Call, EXIT_OTHER, events, show};
 use crate::drbd_conf::effective;
 use crate::meta_disk::generations;
 use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
-use crate::session::{Session, SessionError};
+use crate::session::{Session, SessionError, sync_command};
 use crate::status_text;
 use crate::wait::{self, Awaited, WaitOptions};
 
@@ -255,6 +255,12 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
                 "primary" => Command::Primary { resource, force },
                 "secondary" => Command::Secondary { resource },
                 "detach" => Command::Detach { minor, force },
+                "new-current-uuid" => {
+                    Command::NewCurrentUuid { minor, clear_bitmap: call.has("clear-bitmap") }
+                }
+                "pause-sync" | "resume-sync" | "invalidate" | "invalidate-remote" => {
+                    sync_command(verb, minor)
+                }
                 _ => {
                     let found = session.configurations(Some(&resource))?.into_iter().flat_map(|c| c.minors);
                     let disk = found.filter(|found| found.minor == minor).find_map(|found| found.disk);

@@ -9,7 +9,7 @@ use super::{Failed, MetaDisk, size_text};
 /// Bytes of bitmap that cover an extent of the activity log.
 const EXTENT_BITMAP_BYTES: u64 = EXTENT_SECTORS / 8 / 8;
 
-/// Marks the hot extents in the bitmap, empties the activity log and says in the superblock that this is done. Clean
+/// Marks the hot extents of a crashed Primary in the bitmap, empties the activity log and says in the superblock that this is done. Clean
 /// meta-data stay as they are.
 ///
 /// # Errors
@@ -19,21 +19,9 @@ pub fn apply_al(disk: &MetaDisk) -> Result<(), Failed> {
     if !block.needs_apply_al() {
         return Ok(());
     }
-    let mut log = vec![0; layout.al_bytes as usize];
-    disk.read_at(&mut log, layout.al_offset_bytes)?;
-    let replayed = replay(&log, layout.al_stripes, layout.al_stripe_size_4k).map_err(|damage| {
-        eprintln!("{}: {damage}", disk.path.display());
-        eprintln!("Cannot tell which blocks differ: invalidate this node's data to sync all of it.");
-        Failed { status: 2 }
-    })?;
-    let mut added_bits = 0;
-    for &extent in replayed.slots.values() {
-        added_bits += mark(disk, &layout, &block, extent)?;
-    }
-    if replayed.slots.is_empty() {
-        eprintln!("Nothing to do.");
-    } else {
-        eprintln!("Marked additional {} as out-of-sync based on AL.", size_text(added_bits * 4));
+    // Who was not Primary has acknowledged nothing to an application that the peer might not have.
+    if block.flags.has(MetaFlags::PRIMARY_IND) {
+        apply(disk, &layout, &block)?;
     }
     // The bitmap first, then the log, then the word that both are done: a crash between two of them repeats the work.
     disk.sync()?;
@@ -43,6 +31,26 @@ pub fn apply_al(disk: &MetaDisk) -> Result<(), Failed> {
     block.magic = Magic::V08;
     disk.write_at(&block.encode(), layout.md_offset_bytes)?;
     disk.sync()
+}
+
+fn apply(disk: &MetaDisk, layout: &Layout, block: &SuperBlock) -> Result<(), Failed> {
+    let mut log = vec![0; layout.al_bytes as usize];
+    disk.read_at(&mut log, layout.al_offset_bytes)?;
+    let replayed = replay(&log, layout.al_stripes, layout.al_stripe_size_4k).map_err(|damage| {
+        eprintln!("{}: {damage}", disk.path.display());
+        eprintln!("Cannot tell which blocks differ: invalidate this node's data to sync all of it.");
+        Failed { status: 2 }
+    })?;
+    let mut added_bits = 0;
+    for &extent in replayed.slots.values() {
+        added_bits += mark(disk, layout, block, extent)?;
+    }
+    if replayed.slots.is_empty() {
+        eprintln!("Nothing to do.");
+    } else {
+        eprintln!("Marked additional {} as out-of-sync based on AL.", size_text(added_bits * 4));
+    }
+    Ok(())
 }
 
 /// Sets the bits of one extent; returns how many were not set before.
