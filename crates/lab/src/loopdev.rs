@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use units::SectorRange;
 
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
+const LOOP_SET_STATUS64: libc::Ioctl = 0x4C04;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
 const LOOP_SET_CAPACITY: libc::Ioctl = 0x4C07;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
@@ -187,6 +188,27 @@ impl LoopDevice {
         let mut info = Info64::zeroed();
         ioctl(self.open(false)?.as_raw_fd(), LOOP_GET_STATUS64, &mut info)?;
         Ok(info.device)
+    }
+
+    /// From now on the kernel reads its table too when it is asked to: fdisk(8) ends with that, and fails without it.
+    /// Waits for the disk. Does nothing if it is not bound to `volume`'s file.
+    ///
+    /// # Errors
+    /// The system's refusal.
+    pub fn let_kernel_read_tables(self, volume: uuid::Uuid) -> io::Result<()> {
+        // As long as it is open, it is not bound to another file.
+        let node = self.open(false)?;
+        let file = self.backing_file().unwrap_or_default();
+        if !file.to_string_lossy().contains(&volume.to_string()) {
+            return Ok(());
+        }
+        let mut info = Info64::zeroed();
+        ioctl(node.as_raw_fd(), LOOP_GET_STATUS64, &mut info)?;
+        if info.flags & LO_FLAGS_PARTSCAN != 0 {
+            return Ok(());
+        }
+        info.flags |= LO_FLAGS_PARTSCAN;
+        ioctl(node.as_raw_fd(), LOOP_SET_STATUS64, &mut info).map(drop)
     }
 
     /// Whether nobody has it or one of its partitions mounted or claimed otherwise.

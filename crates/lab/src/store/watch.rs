@@ -178,7 +178,10 @@ impl Watch {
         let (watch, loop_device, device) = (self.clone(), watched.loop_device, watched.device.clone());
         let read = move || {
             loop {
-                let table = partition::table_of(loop_device).doing(|| format!("read /dev/{device}"));
+                // Not before the disk has answered once: binding must not wait for one that hangs.
+                let table = partition::table_of(loop_device)
+                    .and_then(|table| loop_device.let_kernel_read_tables(volume).map(|()| table))
+                    .doing(|| format!("read /dev/{device}"));
                 if watch.has_read(volume, loop_device, table) {
                     break;
                 }
