@@ -79,14 +79,18 @@ pub fn in_force(lab: &Lab) -> Result<Vec<InForce>> {
 fn partitions(records: &Records) -> Vec<InForce> {
     let name = |id| records.server_by_id(id).map_or("?", |server| &server.name);
     let mut all = Vec::new();
-    for silence in &records.faults.silences {
+    for (place, silence) in records.faults.silences.iter().enumerate() {
+        // Of a pair, the first is as it was typed.
+        if records.faults.silences[..place].contains(&silence.back()) {
+            continue;
+        }
         let (a, b) = (name(silence.from), name(silence.to));
         let parts = [Part::Server(silence.from), Part::Server(silence.to)];
         if !records.faults.silences.contains(&silence.back()) {
             all.push(
                 InForce::new(["partition", a, b, "--one-way"], format!("{b} does not hear {a}")).of(parts),
             );
-        } else if silence.from < silence.to {
+        } else {
             all.push(
                 InForce::new(["partition", a, b], format!("{a} and {b} do not hear each other")).of(parts),
             );
