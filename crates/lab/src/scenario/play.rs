@@ -98,7 +98,7 @@ pub fn run(lab: &Lab, command: &PlayCommand) -> Result<ExitCode> {
     let any_refused = steps.iter().any(|step| step.refused.is_some());
     if signal != 0 {
         eprintln!(
-            "interrupted; {} of {} faults were done; {}",
+            "interrupted; {} of {} faults were done; in force:\n{}",
             steps.len(),
             plan.steps.len(),
             list::text(&in_force)
