@@ -38,7 +38,7 @@ pub enum SessionError {
     Start(String),
     /// The daemon answers something else than was asked.
     #[error("the daemon answers out of turn: {0}")]
-    Confused(String),
+    Confused(&'static str),
 }
 
 /// `/run/lockstep`, or what the environment variable `LOCKSTEP_RUN` names.
@@ -119,7 +119,7 @@ impl Session {
         match self.client.call(command)? {
             Response::Done { warnings } => Ok(Ok(warnings)),
             Response::Refused(refusal) => Ok(Err(refusal)),
-            other => Err(SessionError::Confused(format!("{other:?}"))),
+            other => Err(SessionError::Confused(kind(&other))),
         }
     }
 
@@ -132,7 +132,7 @@ impl Session {
             Response::Status(resources) => Ok(resources),
             // Asked for one that it does not know.
             Response::Refused(_) => Ok(Vec::new()),
-            other => Err(SessionError::Confused(format!("{other:?}"))),
+            other => Err(SessionError::Confused(kind(&other))),
         }
     }
 
@@ -154,8 +154,18 @@ impl Session {
     pub fn configurations(&mut self, resource: Option<&str>) -> Result<Vec<Configuration>, SessionError> {
         match self.client.call(&Command::Show { resource: resource.map(str::to_owned) })? {
             Response::Configuration(found) => Ok(found),
-            other => Err(SessionError::Confused(format!("{other:?}"))),
+            other => Err(SessionError::Confused(kind(&other))),
         }
+    }
+}
+
+/// What an answer is, without what it says: there may be a secret in it.
+fn kind(response: &Response) -> &'static str {
+    match response {
+        Response::Done { .. } => "done",
+        Response::Refused(_) => "refused",
+        Response::Status(_) => "a status",
+        Response::Configuration(_) => "a configuration",
     }
 }
 
