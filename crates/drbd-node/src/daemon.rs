@@ -100,7 +100,7 @@ fn hold() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let _guard = start_log();
-    leave_memory_limit(&run_directory());
+    leave_limits(&run_directory());
     match supervise(&program, &["drbd".into(), "worker".into()]) {
         Ok(front::holder::Ended::Exited(0) | front::holder::Ended::Stopped) => ExitCode::SUCCESS,
         Ok(front::holder::Ended::Exited(status)) => ExitCode::from(u8::try_from(status).unwrap_or(1)),
@@ -139,14 +139,16 @@ fn start_log() -> Option<tracing_appender::non_blocking::WorkerGuard> {
     }
 }
 
-/// Leaves the memory limit of whatever started us, if a way out is offered: a file in whose cgroup a process is not limited
-/// (a lab's servers have it). Without it, reclaim within the limit would wait for pages that only we can clean.
-fn leave_memory_limit(run: &Path) {
-    let path = run.join("cgroup.procs");
-    if path.exists()
-        && let Err(error) = std::fs::write(&path, "0")
-    {
-        tracing::warn!(path = %path.display(), %error, "the memory limit of this server holds for the daemon, too");
+/// Leaves the limits of whatever started us, if a way out is offered: files in whose cgroups a process is not limited (a
+/// lab's servers have them; with cgroup version 1 there is one for memory and one for processor time). Without it, reclaim
+/// within the limit of memory would wait for pages that only we can clean.
+fn leave_limits(run: &Path) {
+    for path in ["cgroup.procs", "cgroup.cpu.procs"].map(|name| run.join(name)) {
+        if path.exists()
+            && let Err(error) = std::fs::write(&path, "0")
+        {
+            tracing::warn!(path = %path.display(), %error, "a limit of this server holds for the daemon, too");
+        }
     }
 }
 

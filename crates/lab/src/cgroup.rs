@@ -161,17 +161,25 @@ fn hand_down(root: &Path, lab: &Lab, server: Uuid, controller: &str) -> io::Resu
     Ok(())
 }
 
-/// The file that moves a process out of its server's memory limit, for daemons that serve the server's own block
-/// devices: they must not wait for memory that only they can clean. A hypervisor's are outside the machine, too.
-pub fn outside(lab: &Lab, server: Uuid) -> Option<PathBuf> {
-    let hierarchies = Hierarchies::mounted().ok()?;
-    let directory = match hierarchies.controller("memory").ok()? {
-        Seat::V1(root) => lab_directory(root, lab),
-        Seat::V2(root) => server_directory(root, lab, server),
+/// The files that move a process out of its server's limits, with the names that daemons which serve the server's own
+/// block devices look for: they must not wait for memory that only they can clean. A hypervisor's are outside the machine,
+/// too. Version 2 has one file for all limits.
+pub fn outside(lab: &Lab, server: Uuid) -> Vec<(&'static str, PathBuf)> {
+    let Ok(hierarchies) = Hierarchies::mounted() else { return Vec::new() };
+    let mut ways: Vec<(&str, PathBuf)> = Vec::new();
+    for (controller, name) in [("memory", "cgroup.procs"), ("cpu", "cgroup.cpu.procs")] {
+        let directory = match hierarchies.controller(controller) {
+            Ok(Seat::V1(root)) => lab_directory(root, lab),
+            Ok(Seat::V2(root)) => server_directory(root, lab, server),
+            Err(_) => continue,
+        }
+        .join(BLOCK_DAEMONS);
+        let procs = directory.join("cgroup.procs");
+        if fs::create_dir_all(&directory).is_ok() && ways.iter().all(|(_, path)| *path != procs) {
+            ways.push((name, procs));
+        }
     }
-    .join(BLOCK_DAEMONS);
-    fs::create_dir_all(&directory).ok()?;
-    Some(directory.join("cgroup.procs"))
+    ways
 }
 
 /// The files that move a process into the server's cgroups, where commands from the host belong: in a server that

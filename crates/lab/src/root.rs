@@ -137,13 +137,15 @@ fn bind_program(root: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Shows the server's block daemons the way out of its memory limit, where they look for it.
+/// Shows the server's block daemons the ways out of its limits, where they look for them.
 fn offer_outside(lab: &Lab, server: &Server, root: &Path) -> Result<()> {
-    let Some(procs) = cgroup::outside(lab, server.id) else { return Ok(()) };
-    let target = root.join("run/lockstep/cgroup.procs");
-    mkdir(target.parent().unwrap_or(root))?;
-    File::create(&target).doing(|| format!("create {}", target.display()))?;
-    mount_bind(&procs, &target).doing(|| format!("bind {}", target.display()))
+    for (name, procs) in cgroup::outside(lab, server.id) {
+        let target = root.join("run/lockstep").join(name);
+        mkdir(target.parent().unwrap_or(root))?;
+        File::create(&target).doing(|| format!("create {}", target.display()))?;
+        mount_bind(&procs, &target).doing(|| format!("bind {}", target.display()))?;
+    }
+    Ok(())
 }
 
 fn kernel_file_systems(root: &Path) -> Result<()> {

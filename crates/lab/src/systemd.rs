@@ -80,8 +80,12 @@ const MASKED: &[&str] = &[
 ];
 
 /// Mounts that a shutdown leaves alone: its last steps need them.
-const BASE_MOUNTS: &[&str] =
-    &["run-lockstep-cgroup.procs.mount", "usr-local-bin-lockstep.mount", "var-lib-lockstep.mount"];
+const BASE_MOUNTS: &[&str] = &[
+    "run-lockstep-cgroup.procs.mount",
+    "run-lockstep-cgroup.cpu.procs.mount",
+    "usr-local-bin-lockstep.mount",
+    "var-lib-lockstep.mount",
+];
 
 /// Files of ours in every server that systemd runs: path in it, mode, text.
 const FILES: &[(&str, u32, &str)] = &[

@@ -167,6 +167,8 @@ EOT",
     lab.within(PATIENCE, "one", "test -b /dev/xvdb1");
     lab.inside("one", "drbdadm create-md --force r0 && systemctl start drbd && drbdadm primary --force r0");
     lab.inside("one", "mkfs.ext4 -q /dev/drbd0 && mkdir -p /by-hand && mount /dev/drbd0 /by-hand");
+    let free = "test ! -e /run/lockstep/cgroup.procs || grep -q block-daemons /proc/$(pgrep -fo 'drbd daemon')/cgroup";
+    lab.inside("one", free);
     // By hand, with a loop device on it and somebody in it.
     lab.inside(
         "one",

@@ -56,7 +56,10 @@ fn limits_hold_with_version_2() {
     }
     if kernel.try_wait().expect("it is ours").is_none() {
         // Told so, it ends its guest's processes, which are this system's too.
-        let _ = rustix::process::kill_process(rustix::process::Pid::from_child(&kernel), rustix::process::Signal::TERM);
+        let _ = rustix::process::kill_process(
+            rustix::process::Pid::from_child(&kernel),
+            rustix::process::Signal::TERM,
+        );
         kernel.wait().expect("it is ours");
     }
     let log = std::fs::read_to_string(guest.path().join("log")).unwrap_or_default();
