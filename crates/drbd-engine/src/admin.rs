@@ -303,6 +303,10 @@ pub struct NetOptions {
     pub after_sb_1pri: u32,
     /// `enum drbd_after_sb_p`.
     pub after_sb_2pri: u32,
+    /// Those policies also where both have nothing but older generations in common.
+    pub always_asbp: bool,
+    /// `enum drbd_after_sb_p`: what a primary does that must become the target of a resync.
+    pub rr_conflict: u32,
     /// Writes per epoch at most.
     pub max_epoch_size: u32,
     /// 4 KiB buffers for the peer's writes at most.
@@ -337,6 +341,8 @@ impl Default for NetOptions {
             after_sb_0pri: 0,
             after_sb_1pri: 0,
             after_sb_2pri: 0,
+            always_asbp: false,
+            rr_conflict: 0,
             max_epoch_size: 2048,
             max_buffers: 2048,
             sndbuf_size: 0,

@@ -17,6 +17,7 @@ use crate::device::{Device, Leg};
 use crate::event::{Action, Level, SocketId};
 use crate::link::{Asked, Link, PeerEpochs, Stage};
 use crate::resource::Resource;
+use crate::split_brain::seen_from_here;
 use crate::state::{State, code, refused};
 use crate::turn::Turn;
 
@@ -98,9 +99,10 @@ impl Device {
         link.send(turn, self.volume, Packet::Sizes(self.sizes(&link.agreed)), None);
     }
 
-    pub(crate) fn send_uuids(&self, turn: &mut Turn, link: &Link) {
+    pub(crate) fn send_uuids(&mut self, turn: &mut Turn, link: &Link) {
         let discard = link.configuration.as_ref().is_some_and(|c| c.discard_my_data);
         if let Some(uuids) = self.uuids(discard) {
+            self.bits_told = uuids.dirty_bits;
             link.send(turn, self.volume, Packet::Uuids(uuids), None);
         }
     }
@@ -363,9 +365,9 @@ impl Resource {
         let ours = protocol_packet(&configuration.options, configuration.discard_my_data);
         let differs = [
             ("protocol", ours.protocol != theirs.protocol),
-            ("after-sb-0pri", ours.after_sb_0p != theirs.after_sb_0p),
-            ("after-sb-1pri", ours.after_sb_1p != theirs.after_sb_1p),
-            ("after-sb-2pri", ours.after_sb_2p != theirs.after_sb_2p),
+            ("after-sb-0pri", ours.after_sb_0p != seen_from_here(theirs.after_sb_0p)),
+            ("after-sb-1pri", ours.after_sb_1p != seen_from_here(theirs.after_sb_1p)),
+            ("after-sb-2pri", ours.after_sb_2p != seen_from_here(theirs.after_sb_2p)),
             ("discard-my-data", ours.conn_flags & theirs.conn_flags & 1 != 0),
             ("allow-two-primaries", ours.two_primaries != theirs.two_primaries),
             ("data-integrity-alg", ours.integrity_alg != theirs.integrity_alg),

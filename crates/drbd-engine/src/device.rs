@@ -276,6 +276,8 @@ pub struct Device {
     pub size_sectors: u64,
     /// The peer's identifiers as it last sent them.
     pub peer_uuids: Option<Uuids>,
+    /// Blocks that differ, as the peer was told last: what both know when they decide.
+    pub bits_told: u64,
     /// Size of the peer's disk in sectors.
     pub peer_disk_sectors: u64,
     /// The data generation that was exposed to the front last (`ed_uuid`).
@@ -341,6 +343,7 @@ impl Device {
             disk: None,
             size_sectors: 0,
             peer_uuids: None,
+            bits_told: 0,
             peer_disk_sectors: 0,
             exposed: 0,
             peer_uuids_answer: false,

@@ -22,6 +22,7 @@ mod ranges;
 mod receive;
 mod resource;
 mod resync;
+mod split_brain;
 mod state;
 pub mod status;
 mod sync_orders;

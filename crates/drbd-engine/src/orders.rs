@@ -312,7 +312,7 @@ impl Resource {
                 disk.changed();
             }
             let Self { devices, turn, link, .. } = self;
-            if let Some(device) = devices.get(&volume).filter(|_| link.is_open()) {
+            if let Some(device) = devices.get_mut(&volume).filter(|_| link.is_open()) {
                 if is_forced {
                     device.send_uuids(turn, link);
                 }

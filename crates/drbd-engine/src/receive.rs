@@ -3,12 +3,15 @@
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::{Packet, Sizes, StateWord, Uuids};
 
+use crate::admin::NetOptions;
 use crate::device::Leg;
 use crate::event::{Action, Level, Payload, SocketId};
 use crate::generations::{Circumstances, Generations, JUST_CREATED, Verdict, compare};
 use crate::link::{Asked, Stage};
 use crate::resource::Resource;
+use crate::split_brain::{Sides, policy, recover};
 use crate::state::{State, code, mirrored};
+use crate::turn::Turn;
 
 impl Resource {
     pub(crate) fn received(
@@ -273,11 +276,10 @@ impl Resource {
                 peer_disk = D::Inconsistent;
             } else if os.conn >= C::SyncSource && word.conn() == C::Connected {
                 // The target says that it is done.
-                let failed = device.resync.as_ref().map_or(0, |r| r.failed);
-                if device.dirty_blocks() <= failed {
-                    self.resync_finished(volume);
+                if let Some(resync) = &mut device.resync {
+                    resync.target_is_done = true;
                 }
-                return;
+                return self.finish_resync_if_done(volume);
             }
         }
         if os.pdsk == D::UpToDate
@@ -363,7 +365,7 @@ impl Resource {
             && word.disk() != D::Negotiating;
         if told_to_sync {
             let Self { devices, turn, link, .. } = self;
-            if let Some(device) = devices.get(&volume) {
+            if let Some(device) = devices.get_mut(&volume) {
                 device.send_uuids(turn, link);
                 device.send_state(turn, link);
             }
@@ -423,25 +425,17 @@ impl Resource {
             };
         }
         if matches!(verdict, Verdict::SplitBrain | Verdict::SplitBrainDistant) {
-            let peer_discards = peer.flags.0 & drbd_format::wire::UuidFlags::DISCARD_MY_DATA != 0;
-            // Where the bitmaps count from different generations, they do not name everything that differs.
-            let full = verdict == Verdict::SplitBrainDistant;
-            verdict = match (discard, peer_discards) {
-                (true, false) if full => Verdict::TargetFull,
-                (true, false) => Verdict::Target,
-                (false, true) if full => Verdict::SourceFull,
-                (false, true) => Verdict::Source,
-                _ => {
-                    turn.log(Level::Error, "Split-Brain detected but unresolved, dropping connection!");
-                    return None;
-                }
+            let sides = Sides {
+                role: device.state.role,
+                peer_role,
+                bitmap: disk.generations.bitmap(),
+                peer_bitmap: peer.bitmap,
+                changes: device.bits_told,
+                peer_changes: peer.dirty_bits,
+                resolves_conflicts: link.resolves_conflicts,
             };
-            let which =
-                if matches!(verdict, Verdict::Target | Verdict::TargetFull) { "peer" } else { "this" };
-            turn.log(
-                Level::Warning,
-                format_args!("Split-Brain detected, manually solved. Sync from {which} node"),
-            );
+            let peer_discards = peer.flags.0 & drbd_format::wire::UuidFlags::DISCARD_MY_DATA != 0;
+            verdict = solved(turn, &link.options(), verdict, sides, (discard, peer_discards))?;
         }
         let source = matches!(verdict, Verdict::Source | Verdict::SourceFull);
         let target = matches!(verdict, Verdict::Target | Verdict::TargetFull);
@@ -450,8 +444,11 @@ impl Resource {
             return None;
         }
         if target && device.state.role == Role::Primary && device.state.disk >= D::Consistent {
-            turn.log(Level::Error, "I shall become SyncTarget, but I am primary!");
-            return None;
+            if link.options().rr_conflict != policy::VIOLENTLY {
+                turn.log(Level::Error, "I shall become SyncTarget, but I am primary!");
+                return None;
+            }
+            turn.log(Level::Warning, "Becoming SyncTarget, violating the stable-data assumption");
         }
         if matches!(verdict, Verdict::SourceFull | Verdict::TargetFull) {
             turn.info("Writing the whole bitmap, full sync required after drbd_sync_handshake.");
@@ -612,4 +609,37 @@ impl Resource {
             self.answer(ticket, Ok(Vec::new()));
         }
     }
+}
+
+/// A split brain that the policies solve, or the administrator by giving up one side (`discards`: ours, the peer's); none
+/// if it stays one. Where the bitmaps count from different generations they do not name all that differs: then everything
+/// is synced.
+fn solved(
+    turn: &mut Turn,
+    options: &NetOptions,
+    verdict: Verdict,
+    sides: Sides,
+    discards: (bool, bool),
+) -> Option<Verdict> {
+    let is_distant = verdict == Verdict::SplitBrainDistant;
+    let policies_apply = !is_distant || options.always_asbp;
+    let automatic = if policies_apply { recover(options, sides) } else { Verdict::SplitBrain };
+    let (by, solved) = match (automatic, discards) {
+        (Verdict::Source | Verdict::Target, _) => ("automatically", automatic),
+        (_, (true, false)) => ("manually", Verdict::Target),
+        (_, (false, true)) => ("manually", Verdict::Source),
+        _ => {
+            turn.log(Level::Error, "Split-Brain detected but unresolved, dropping connection!");
+            return None;
+        }
+    };
+    let which = if solved == Verdict::Target { "peer" } else { "this" };
+    let primaries = [sides.role, sides.peer_role].iter().filter(|&&role| role == Role::Primary).count();
+    let how = if by == "automatically" { format!("{primaries} primaries, {by}") } else { by.to_owned() };
+    turn.log(Level::Warning, format_args!("Split-Brain detected, {how} solved. Sync from {which} node"));
+    Some(match solved {
+        Verdict::Target if is_distant => Verdict::TargetFull,
+        Verdict::Source if is_distant => Verdict::SourceFull,
+        other => other,
+    })
 }

@@ -25,6 +25,9 @@ const REQUEST_BLOCKS_MAX: u64 = 128;
 /// Requests under way at most, in sectors: 8 MiB.
 const IN_FLIGHT_SECTORS_MAX: u64 = 16 << 10;
 
+/// From this protocol on the source waits for the target's word that the resync has finished.
+const TARGET_SAYS_WHEN_DONE: u32 = 96;
+
 /// How often the target writes its bitmap while it syncs.
 const BITMAP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -51,6 +54,8 @@ pub struct Resync {
     marks: Vec<(Instant, u64)>,
     /// Blocks that could not be synced.
     pub failed: u64,
+    /// Source: the target has said that it is done. Its last acknowledgements may come after that, on the other socket.
+    pub(crate) target_is_done: bool,
     /// Since when it is paused, and how long it was before.
     paused_since: Option<Instant>,
     paused: Duration,
@@ -76,6 +81,7 @@ impl Resync {
             began: now,
             marks: vec![(now, total)],
             failed: 0,
+            target_is_done: false,
             paused_since: None,
             paused: Duration::ZERO,
             ready_at: None,
@@ -382,6 +388,7 @@ impl Resource {
 
     /// Ends the resync when no block is left.
     pub(crate) fn finish_resync_if_done(&mut self, volume: u16) {
+        let says_when_done = self.link.agreed.protocol >= TARGET_SAYS_WHEN_DONE;
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let left = device.dirty_blocks();
         let Some(resync) = &mut device.resync else { return };
@@ -396,7 +403,12 @@ impl Resource {
                     resync.ending = job;
                 }
             }
-            C::SyncSource | C::PausedSyncS => self.resync_finished(volume),
+            // The target says itself when everything is stable there; until then it is no copy to rely on.
+            C::SyncSource | C::PausedSyncS
+                if resync.failed != 0 || resync.target_is_done || !says_when_done =>
+            {
+                self.resync_finished(volume);
+            }
             _ => {}
         }
     }

@@ -172,7 +172,7 @@ impl Resource {
         if alone && (lost || peer_promoted_diskless) {
             self.new_generation(volume);
             let Self { devices, turn, link, .. } = self;
-            if let Some(device) = devices.get(&volume).filter(|_| link.is_open()) {
+            if let Some(device) = devices.get_mut(&volume).filter(|_| link.is_open()) {
                 device.send_uuids(turn, link);
             }
         }
@@ -208,7 +208,7 @@ impl Resource {
         if !link.is_open() || ns.conn < C::Connected {
             return;
         }
-        let Some(device) = devices.get(&volume) else { return };
+        let Some(device) = devices.get_mut(&volume) else { return };
         let peer_attached = os.pdsk == D::Diskless && ns.pdsk > D::Diskless && ns.pdsk != D::DUnknown;
         let attaching = os.disk == D::Attaching && ns.disk == D::Negotiating;
         let target_done = os.disk < D::UpToDate && os.conn >= C::SyncSource && ns.conn == C::Connected;

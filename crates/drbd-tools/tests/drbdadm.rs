@@ -33,7 +33,7 @@ impl Place {
         let uname = Process::new("uname").arg("-n").output().unwrap();
         let node = String::from_utf8(uname.stdout).unwrap().trim().to_owned();
         let text = format!(
-            "resource r0 {{\n  net {{ ping-int 3; rr-conflict violently; }}\n  syncer {{ rate 30M; }}\n  on {node} {{ device \
+            "resource r0 {{\n  net {{ ping-int 3; on-congestion pull-ahead; }}\n  syncer {{ rate 30M; }}\n  on {node} {{ device \
              /dev/drbd7; disk {}; address 127.0.0.1:7788; meta-disk internal; }}\n  on elsewhere {{ device \
              /dev/drbd7; disk /dev/null; address 127.0.0.1:7789; meta-disk internal; }}\n}}\n",
             disk.display()
@@ -135,7 +135,7 @@ fn up_makes_attaches_and_connects_and_skips_what_is_there() {
     };
     let commands = place.with_daemon(nothing, || {
         let (status, _, stderr) = place.run(&["up", "r0"]);
-        assert_eq!((status, stderr.as_str()), (0, "r0: `rr-conflict violently` is not acted on\n"));
+        assert_eq!((status, stderr.as_str()), (0, "r0: `on-congestion pull-ahead` is not acted on\n"));
     });
     assert_eq!(names(&commands), ["new-resource", "new-minor", "attach", "connect"]);
     let Command::Attach { minor: 7, options, .. } = &commands[2] else { panic!("{commands:?}") };

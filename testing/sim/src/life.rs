@@ -109,6 +109,7 @@ impl World {
     /// Looks for the peer.
     pub fn connect(&mut self, node: usize, discard_my_data: bool) -> Answer {
         self.nodes[node].split_brain = false;
+        self.nodes[node].split_brain_solved = false;
         self.discarding |= discard_my_data;
         let (local, peer) = (self.nodes[node].address, self.nodes[1 - node].address);
         let options = self.plan.net.clone();
@@ -149,6 +150,7 @@ impl World {
     pub(crate) fn disk_left(&mut self, node: usize) {
         let other = &self.nodes[1 - node];
         if other.disk_state() == D::UpToDate
+            && self.rival.is_none()
             && let Some(model) = &mut self.model
         {
             model.disk_left(node);

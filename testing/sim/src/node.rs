@@ -43,6 +43,8 @@ pub struct Node {
     pub generations: u32,
     /// "Split-Brain detected" since the last order to connect.
     pub split_brain: bool,
+    /// "Split-Brain detected, … solved" since the last order to connect.
+    pub split_brain_solved: bool,
     /// The size the front was told.
     pub size_sectors: u64,
 }
@@ -65,6 +67,7 @@ impl Node {
             status: None,
             generations: 0,
             split_brain: false,
+            split_brain_solved: false,
             size_sectors: 0,
         }
     }

@@ -66,6 +66,10 @@ impl Plan {
             timeout_ds: rng.pick(&[60, 180]),
             max_epoch_size: rng.pick(&[1, 4, 2048]),
             use_rle: rng.chance(50),
+            // disconnect, and all that never make a target of a primary
+            after_sb_0pri: rng.pick(&[0, 0, 1, 2, 3, 4]),
+            after_sb_1pri: rng.pick(&[0, 0, 7, 8]),
+            always_asbp: rng.chance(30),
             ..NetOptions::default()
         };
         let lan = rng.chance(70);

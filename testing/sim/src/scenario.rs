@@ -129,6 +129,7 @@ impl World {
         self.primary().is_none()
             && self.nodes[node].disk_state() == D::UpToDate
             && self.model.as_ref().is_none_or(|m| m.is_current(node))
+            && self.rival.as_ref().is_none_or(|(rival, _)| *rival != node)
     }
 
     /// Makes a node primary that may be, and lets work come.
@@ -327,15 +328,23 @@ impl World {
             self.demote(other);
         }
         self.front_is_gone();
-        self.model = kept;
+        self.rival = std::mem::replace(&mut self.model, kept).map(|mut model| {
+            model.disk_left(node);
+            (other, model)
+        });
         if let Some(model) = &mut self.model {
             model.disk_left(other);
+        }
+        if self.rng.chance(50) {
+            self.demote(node);
         }
         let diverged = self.nodes.iter().all(|n| n.generations > 0);
         self.set_partition(false);
         if diverged && self.nodes.iter().all(|n| n.connection() != C::StandAlone) {
-            self.run_until(60 * S, |w| w.nodes.iter().any(|n| n.connection() == C::StandAlone));
-            if self.fault.is_none() && !self.nodes.iter().any(|n| n.split_brain) {
+            let noticed = |n: &Node| n.connection() == C::StandAlone || n.split_brain_solved;
+            self.run_until(60 * S, |w| w.nodes.iter().any(noticed));
+            let noticed = |n: &Node| n.split_brain || n.split_brain_solved;
+            if self.fault.is_none() && !self.nodes.iter().any(noticed) {
                 self.expect(Err(("a_split_brain_is_detected", "both had been primary alone".into())));
             }
         }
@@ -436,7 +445,7 @@ impl World {
     /// A failing disk was in the way of the first promotion, or lost its superblock at once: an administrator repeats it.
     fn begin_again_if_nothing_ever_began(&mut self) {
         let untouched = |n: &Node| n.device().is_some_and(|d| d.uuids[0] == JUST_CREATED);
-        if self.fault.is_some() || self.primary().is_some() || !self.nodes.iter().all(untouched) {
+        if self.fault.is_some() || !self.nodes.iter().all(untouched) {
             return;
         }
         if self.work.acked != 0 {
@@ -445,6 +454,9 @@ impl World {
                 "an_acknowledged_write_has_a_generation",
                 format!("{acked} writes were acknowledged, and both disks are as just created"),
             )));
+        }
+        if let Some(node) = self.primary() {
+            self.demote(node);
         }
         self.model = None;
         self.promote(0, true);

@@ -75,6 +75,8 @@ pub struct World {
     pub work: Workload,
     /// What it was promised.
     pub model: Option<Model>,
+    /// After a split brain: the node that the front did not follow, and the promises that count if it wins.
+    pub rival: Option<(usize, Model)>,
     /// The model's instant at which the first of the two found the other.
     pub met_at: u64,
     /// Both sides believed to be in sync after the last turn.
@@ -110,6 +112,7 @@ impl World {
             rng: Rng::new(seed, 4),
             work: Workload::new(Rng::new(seed, 5)),
             model: None,
+            rival: None,
             met_at: 0,
             was_in_sync: false,
             discarding: false,
@@ -278,6 +281,7 @@ impl World {
                     self.note(|| format!("node {node}: {level:?} {text}"));
                     self.nodes[node].generations += u32::from(text.contains("new current UUID "));
                     self.nodes[node].split_brain |= text.contains("Split-Brain detected but unresolved");
+                    self.nodes[node].split_brain_solved |= text.contains("automatically solved");
                     if text.contains("misbehaved") || text.contains("malformed") {
                         self.expect(Err(("peers_speak_the_protocol", format!("node {node}: {text}"))));
                     }
@@ -324,6 +328,11 @@ impl World {
     }
 
     fn became_source(&mut self, node: usize) {
+        // The other side of a split brain has won: what its front was promised counts, and nothing else.
+        if let Some((_, promises)) = self.rival.take_if(|(rival, _)| *rival == node) {
+            self.front_is_gone();
+            self.model = Some(promises);
+        }
         let unsucceeded = self.unsucceeded[node];
         let discarding = self.discarding;
         if let Some(model) = &mut self.model {
@@ -343,6 +352,7 @@ impl World {
             model.in_sync(if synchronous { u64::MAX } else { self.met_at });
         }
         self.discarding = false;
+        self.rival = None;
         for node in &mut self.nodes {
             node.generations = 0;
         }

@@ -140,6 +140,8 @@ pub fn net_options_over(mut options: NetOptions, settings: &[Setting], node: &st
     take_choice(settings, "after-sb-0pri", node, &mut options.after_sb_0pri);
     take_choice(settings, "after-sb-1pri", node, &mut options.after_sb_1pri);
     take_choice(settings, "after-sb-2pri", node, &mut options.after_sb_2pri);
+    take_flag(settings, "always-asbp", &mut options.always_asbp);
+    take_choice(settings, "rr-conflict", node, &mut options.rr_conflict);
     take_number(settings, "max-epoch-size", &mut options.max_epoch_size);
     take_number(settings, "max-buffers", &mut options.max_buffers);
     take_number(settings, "sndbuf-size", &mut options.sndbuf_size);

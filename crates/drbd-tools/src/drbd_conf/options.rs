@@ -266,8 +266,9 @@ pub static OPTIONS: &[OptionDef] = &[
     net("after-sb-0pri", Kind::Choice(AFTER_SB_0PRI)).effective(),
     net("after-sb-1pri", Kind::Choice(AFTER_SB_1PRI)).effective(),
     net("after-sb-2pri", Kind::Choice(AFTER_SB_2PRI)).effective(),
-    net("always-asbp", flag(false)),
-    net("rr-conflict", Kind::Choice(&[("disconnect", 0), ("call-pri-lost", 9), ("violently", 10)])),
+    net("always-asbp", flag(false)).effective(),
+    net("rr-conflict", Kind::Choice(&[("disconnect", 0), ("call-pri-lost", 9), ("violently", 10)]))
+        .effective(),
     net("ping-timeout", tenths(1, 300, 5)).effective(),
     net("data-integrity-alg", text(SECRET_BYTES_MAX)).effective(),
     net("tcp-cork", flag_negated_83(true)),
