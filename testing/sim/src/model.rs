@@ -46,6 +46,8 @@ pub struct Model {
     /// For each sector its writes, in the order of their submission.
     sectors: Vec<Vec<u32>>,
     clock: u64,
+    /// When the oldest read began that is not answered: it may still see what was replaced since.
+    pub oldest_read: u64,
     /// When the power of each node failed last.
     power_failed: [u64; 2],
 }
@@ -62,7 +64,13 @@ impl Model {
             held_by: bit(node),
             stable_on: bit(node),
         };
-        Self { writes: vec![base], sectors: vec![vec![0]; sectors as usize], clock: 0, power_failed: [0; 2] }
+        Self {
+            writes: vec![base],
+            sectors: vec![vec![0]; sectors as usize],
+            clock: 0,
+            oldest_read: u64::MAX,
+            power_failed: [0; 2],
+        }
     }
 
     fn tick(&mut self) -> u64 {
@@ -119,7 +127,7 @@ impl Model {
     /// What a write that is stable on both nodes has replaced for good need not be remembered.
     fn forget_replaced(&mut self, index: usize) {
         let newest = &self.writes[index];
-        if newest.stable_on != BOTH {
+        if newest.stable_on != BOTH || newest.ended.is_none_or(|ended| ended >= self.oldest_read) {
             return;
         }
         for sector in newest.range.start..newest.range.end() {

@@ -444,7 +444,7 @@ impl World {
 
     /// A failing disk was in the way of the first promotion, or lost its superblock at once: an administrator repeats it.
     fn begin_again_if_nothing_ever_began(&mut self) {
-        let untouched = |n: &Node| n.device().is_some_and(|d| d.uuids[0] == JUST_CREATED);
+        let untouched = |n: &Node| n.device().is_some_and(|d| d.uuids[0] & !1 == JUST_CREATED);
         if self.fault.is_some() || !self.nodes.iter().all(untouched) {
             return;
         }

@@ -185,6 +185,15 @@ impl World {
         here | if there { bit(1 - node) } else { 0 }
     }
 
+    /// When the oldest read began that is not answered, by the model's count.
+    pub(crate) fn oldest_read(&self) -> u64 {
+        let reads = self.work.pending.values().filter_map(|pending| match pending {
+            Pending::Read(_, since) => Some(*since),
+            _ => None,
+        });
+        reads.min().unwrap_or(u64::MAX)
+    }
+
     pub(crate) fn completed(
         &mut self,
         node: usize,
@@ -204,7 +213,9 @@ impl World {
         let Some(pending) = self.work.pending.remove(&request) else {
             return self.expect(Err(("requests_complete_once", format!("node {node}: {request:?} again"))));
         };
+        let oldest_read = self.oldest_read();
         let Some(model) = &mut self.model else { return };
+        model.oldest_read = oldest_read;
         let synchronous = self.plan.net.protocol == drbd_engine::admin::ReplicationProtocol::C;
         match (pending, outcome) {
             (Pending::Read(range, since), Ok(Some(chunk))) => {

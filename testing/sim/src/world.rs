@@ -348,7 +348,9 @@ impl World {
         self.note(|| "both are in sync".to_owned());
         // With protocols A and B a write completes before the peer has it: only the handshake counted what it misses.
         let synchronous = self.plan.net.protocol == drbd_engine::admin::ReplicationProtocol::C;
+        let oldest_read = self.oldest_read();
         if let Some(model) = &mut self.model {
+            model.oldest_read = oldest_read;
             model.in_sync(if synchronous { u64::MAX } else { self.met_at });
         }
         self.discarding = false;
