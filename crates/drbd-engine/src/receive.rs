@@ -434,8 +434,12 @@ impl Resource {
                 peer_changes: peer.dirty_bits,
                 resolves_conflicts: link.resolves_conflicts,
             };
+            // A disk that is attached while the other serves the front must not win: what was written meanwhile is there.
+            let options = link.options();
+            let meet = device.state.conn < C::Connected;
+            let options = if meet { options } else { without_policies(options) };
             let peer_discards = peer.flags.0 & drbd_format::wire::UuidFlags::DISCARD_MY_DATA != 0;
-            verdict = solved(turn, &link.options(), verdict, sides, (discard, peer_discards))?;
+            verdict = solved(turn, &options, verdict, sides, (discard, peer_discards))?;
         }
         let source = matches!(verdict, Verdict::Source | Verdict::SourceFull);
         let target = matches!(verdict, Verdict::Target | Verdict::TargetFull);
@@ -609,6 +613,11 @@ impl Resource {
             self.answer(ticket, Ok(Vec::new()));
         }
     }
+}
+
+/// The same, but nothing is solved automatically.
+fn without_policies(options: NetOptions) -> NetOptions {
+    NetOptions { after_sb_0pri: 0, after_sb_1pri: 0, after_sb_2pri: 0, ..options }
 }
 
 /// A split brain that the policies solve, or the administrator by giving up one side (`discards`: ours, the peer's); none

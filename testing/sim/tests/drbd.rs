@@ -22,6 +22,7 @@ fn seeds_that_found_something_hold() {
     for seed in [
         0, 2, 8, 33, 50, 148, 542, 706, 879, 983, 1073, 1390, 1551, 1620, 1841, 1898, 2144, 2773, 2993, 3608,
         4003, 7453, 8152, 10569, 11078, 12329, 24678, 50406, 52023, 60181, 60259, 82051, 82683, 91066, 94391,
+        100186,
     ] {
         let outcome = sim::drbd(seed, false);
         assert_eq!(outcome.fault, None, "seed {seed}");
