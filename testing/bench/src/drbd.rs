@@ -4,18 +4,15 @@ use std::process::Command;
 
 use crate::Effort;
 use crate::contender::Contender;
-use crate::fio::{self, Subject, WORKS};
-use crate::lab::Lab;
+use crate::fio::Subject;
 use crate::machine::Machine;
-use crate::report::{Report, Row};
+use crate::mirrored::Mirrored;
+use crate::report::Report;
+use crate::rounds::{Entrant, rounds};
 
-/// Somebody in a round.
-struct Entrant<'a> {
-    name: &'static str,
-    subject: Subject,
-    /// Starts fio where the subject is.
-    start: Box<dyn Fn() -> Command + 'a>,
-}
+/// The goals, as ratios of the first entrant's median to the second's.
+const RATIOS: &[(&str, &str)] =
+    &[("ours, no peer", "qemu NBD"), ("ours, no peer", "qemu FUSE"), ("ours, mirrored", "ours, no peer")];
 
 /// Measures all that can be measured here; what cannot is said in the report.
 pub fn run(effort: Effort) -> anyhow::Result<Report> {
@@ -33,7 +30,7 @@ pub fn run(effort: Effort) -> anyhow::Result<Report> {
             Err(error) => absent.push(format!("{error:#}")),
         }
     }
-    let ours = Lab::start().map_err(|error| absent.push(format!("ours: {error:#}"))).ok();
+    let ours = Mirrored::start().map_err(|error| absent.push(format!("ours: {error:#}"))).ok();
     let mut entrants: Vec<Entrant> = others
         .iter()
         .map(|contender| Entrant {
@@ -58,22 +55,13 @@ pub fn run(effort: Effort) -> anyhow::Result<Report> {
     }
     let rows = rounds(&entrants, effort)?;
     let full_sync_mib_per_s = ours.as_ref().map(|(_, sync)| sync.mib / sync.seconds);
-    Ok(Report { machine: Machine::this(), seconds: effort.seconds, rows, full_sync_mib_per_s, absent })
-}
-
-fn rounds(entrants: &[Entrant], effort: Effort) -> anyhow::Result<Vec<Row>> {
-    for entrant in entrants {
-        fio::prepare(&entrant.start, &entrant.subject)?;
-    }
-    let mut rows = Vec::new();
-    for round in 0..effort.rounds {
-        for work in WORKS {
-            for entrant in entrants {
-                let measured = fio::measure(&entrant.start, &entrant.subject, *work, effort.seconds)?;
-                eprintln!("round {} {}: {} {:.0} /s", round + 1, work.name, entrant.name, measured.iops);
-                rows.push(Row { contender: entrant.name, work: work.name, round, measured });
-            }
-        }
-    }
-    Ok(rows)
+    Ok(Report {
+        machine: Machine::this(),
+        seconds: effort.seconds,
+        ratios: RATIOS,
+        rows,
+        full_sync_mib_per_s,
+        startups: Vec::new(),
+        absent,
+    })
 }

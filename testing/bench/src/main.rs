@@ -6,8 +6,12 @@ mod drbd;
 mod fio;
 mod lab;
 mod machine;
+mod mirrored;
 mod program;
 mod report;
+mod rounds;
+mod startup;
+mod store;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,7 +21,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(about, version)]
 struct Cli {
-    /// What: drbd
+    /// What: drbd, lab
     name: String,
     /// Write the results there as well
     #[arg(long, value_name = "FILE")]
@@ -39,15 +43,19 @@ pub struct Effort {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let effort = if cli.quick { Effort { seconds: 1, rounds: 1 } } else { Effort { seconds: 4, rounds: 3 } };
-    if cli.name != "drbd" {
-        eprintln!("bench: unknown `{}`; there is drbd", cli.name);
-        return ExitCode::from(2);
-    }
+    let run = match cli.name.as_str() {
+        "drbd" => drbd::run,
+        "lab" => store::run,
+        unknown => {
+            eprintln!("bench: unknown `{unknown}`; there are drbd, lab");
+            return ExitCode::from(2);
+        }
+    };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("bench drbd: loop devices and servers need root");
+        eprintln!("bench {}: loop devices and servers need root", cli.name);
         return ExitCode::FAILURE;
     }
-    let result = drbd::run(effort).and_then(|report| {
+    let result = run(effort).and_then(|report| {
         report.print();
         cli.json.map_or(Ok(()), |path| report.write_json(&path))?;
         Ok(report.absent.is_empty())
@@ -56,7 +64,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("bench drbd: {error:#}");
+            eprintln!("bench {}: {error:#}", cli.name);
             ExitCode::FAILURE
         }
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::fio::{Measured, WORKS};
 use crate::machine::Machine;
+use crate::startup::Startup;
 
 /// One measurement.
 #[derive(Serialize)]
@@ -29,17 +30,17 @@ pub struct Report {
     pub machine: Machine,
     /// Seconds of each measurement.
     pub seconds: u32,
+    /// Whose median is held against whose.
+    pub ratios: &'static [(&'static str, &'static str)],
     /// Every round's.
     pub rows: Vec<Row>,
     /// MiB a second of the first full sync; none where ours was not measured.
     pub full_sync_mib_per_s: Option<f64>,
+    /// How long servers took to come up; none where that was not measured.
+    pub startups: Vec<Startup>,
     /// What was not measured, and why.
     pub absent: Vec<String>,
 }
-
-/// The goals, as ratios of the first contender's median to the second's.
-const RATIOS: &[(&str, &str)] =
-    &[("ours, no peer", "qemu NBD"), ("ours, no peer", "qemu FUSE"), ("ours, mirrored", "ours, no peer")];
 
 impl Report {
     fn median(&self, contender: &str, work: &str) -> Option<Measured> {
@@ -79,6 +80,10 @@ impl Report {
             self.rows.iter().map(|row| row.round + 1).max().unwrap_or(0),
             self.seconds
         );
+        for startup in &self.startups {
+            let Startup { what, goal_s, .. } = startup;
+            println!("{what}: {:.1} s (goal: under {goal_s} s)", startup.median_s());
+        }
         for work in WORKS {
             println!("{}", work.name);
             for contender in self.contenders() {
@@ -89,7 +94,7 @@ impl Report {
                     );
                 }
             }
-            for (ours, other) in RATIOS {
+            for (ours, other) in self.ratios {
                 if let (Some(a), Some(b)) = (self.median(ours, work.name), self.median(other, work.name)) {
                     println!("  {ours} / {other}: {:.2}", a.iops / b.iops);
                 }
