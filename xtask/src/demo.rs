@@ -107,7 +107,7 @@ fn obstacle() -> Option<String> {
 fn print_logs(lab: &Lab, screen: &Screen) {
     for server in tutorial::SERVERS {
         screen.own(&format!("The last lines of {}'s daemon:", server.name));
-        let line = format!("tail -n {LOG_LINES} {}", tutorial::LOG);
+        let line = format!("{} --lines {LOG_LINES}", tutorial::LOG);
         match lab.run(lab.ssh(server.name, &line)) {
             Ok((_, log)) => screen.output(&log),
             Err(error) => screen.output(&format!("{error:#}")),

@@ -168,6 +168,11 @@ impl TestLab {
         self.nova(&words);
     }
 
+    /// Whether it hears within some seconds: a packet may be lost on the way, on a loaded machine above all.
+    pub fn comes_to_hear(&self, server: &str, address: &str) -> bool {
+        (0..10).any(|_| self.hears(server, address))
+    }
+
     /// Whether a TCP packet to a port that nobody listens on comes back refused: the way there and back works.
     pub fn hears(&self, server: &str, address: &str) -> bool {
         let answer = self.ssh(server, &format!("timeout 1 bash -c '</dev/tcp/{address}/9'"));

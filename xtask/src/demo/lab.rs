@@ -163,7 +163,7 @@ impl Lab {
              \x20 lockstep nova ssh drbd0                   # a shell in it; drbd1 likewise\n\
              \x20 lockstep nova ssh drbd0 lockstep proc drbd\n\
              \x20 lockstep nova ssh drbd0 drbdadm status\n\
-             \x20 lockstep nova ssh drbd0 less {}\n\
+             \x20 lockstep nova ssh drbd0 {}\n\
              \x20 lockstep lab fault --help                 # more to break\n\
              and to take it down:\n\
              \x20 lockstep lab down",

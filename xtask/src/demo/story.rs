@@ -173,7 +173,7 @@ impl<'a> Story<'a> {
         }
         self.await_device("drbd0", "connected and in sync", is_in_sync)?;
         self.typed("drbd0", "drbdadm primary r0 && mount /dev/drbd0 /drbd")?;
-        self.typed("drbd0", &format!("drbdadm status; tail -n 3 {LOG}"))?;
+        self.typed("drbd0", &format!("drbdadm status; {LOG} | tail -n 3"))?;
         Ok(())
     }
 }

@@ -108,6 +108,10 @@ pub fn disk_options_over(mut options: DiskOptions, settings: &[Setting]) -> Disk
     take_number(settings, "al-extents", &mut options.al_extents);
     take_flag(settings, "disk-flushes", &mut options.disk_flushes);
     take_flag(settings, "md-flushes", &mut options.md_flushes);
+    // In 8.3 the rate of the syncer section was the rate, as its default of c-plan-ahead was 0.
+    if value_of(settings, "resync-rate").is_some_and(|setting| setting.in_syncer) {
+        options.c_plan_ahead_ds = 0;
+    }
     take_number(settings, "c-plan-ahead", &mut options.c_plan_ahead_ds);
     take_number(settings, "c-delay-target", &mut options.c_delay_target_ds);
     take_number(settings, "c-fill-target", &mut options.c_fill_target_sectors);

@@ -25,6 +25,8 @@ pub struct Setting {
     pub value: String,
     /// Where it stands.
     pub span: Span,
+    /// Whether it stands in 8.3's syncer section.
+    pub in_syncer: bool,
 }
 
 /// The option sections that a resource and `common` have.

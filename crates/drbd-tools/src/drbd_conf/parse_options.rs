@@ -55,6 +55,7 @@ impl Parser<'_> {
                 return Err(self.unknown(token, "option of the syncer section", &known));
             };
             let setting = self.setting_of(option, token.span)?;
+            let setting = setting.map(|setting| Setting { in_syncer: true, ..setting });
             resource.sections.of_mut(option.section).extend(setting);
             self.expect(';')?;
         }
@@ -98,7 +99,7 @@ impl Parser<'_> {
         }
         let word = self.sources.slice(token.span);
         if let Some(option) = options::find_negated(section, word) {
-            return Ok(Some(Setting { option, value: "no".into(), span: token.span }));
+            return Ok(Some(Setting { option, value: "no".into(), span: token.span, in_syncer: false }));
         }
         match options::find(section, word) {
             Some(option) => self.setting_of(option, token.span),
@@ -110,7 +111,7 @@ impl Parser<'_> {
         let is_flag = matches!(option.kind, Kind::Flag { .. });
         if self.peek().is(';') {
             if is_flag {
-                return Ok(Some(Setting { option, value: "yes".into(), span: name }));
+                return Ok(Some(Setting { option, value: "yes".into(), span: name, in_syncer: false }));
             }
             let message = format!("`{}` needs a value", option.name);
             return Err(Diagnostic::error(message, name, "").help(example(option)));
@@ -120,7 +121,7 @@ impl Parser<'_> {
             return Ok(None);
         }
         match value::check(option, &word.text) {
-            Ok(value) => Ok(Some(Setting { option, value, span: name.to(word.span) })),
+            Ok(value) => Ok(Some(Setting { option, value, span: name.to(word.span), in_syncer: false })),
             Err(bad) => {
                 let help = match nearest(&word.text, bad.choices.iter().copied()) {
                     Some(near) => format!("did you mean `{near}`? {}", bad.help),

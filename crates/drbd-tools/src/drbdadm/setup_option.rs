@@ -98,6 +98,6 @@ pub fn parse_of(section: Option<Section>, word: &str) -> Result<SetupOption, Str
         (None, Kind::Flag { .. }) => "yes".to_owned(),
         (None, _) => return Err(format!("option '--{name}' requires an argument\n")),
     };
-    let setting = Setting { option, value, span: Span::default() };
+    let setting = Setting { option, value, span: Span::default(), in_syncer: false };
     Ok(SetupOption { setting, is_bare: text.is_none() })
 }

@@ -90,7 +90,7 @@ impl Story<'_> {
         self.await_device("drbd0", "in sync with drbd1 again", is_in_sync)?;
         let time = begun.elapsed().as_secs_f64();
         self.typed("drbd0", "lockstep proc drbd")?;
-        let line = self.quiet("drbd1", &format!("grep -o 'will sync [0-9]* KB' {LOG} | tail -n 1"))?;
+        let line = self.quiet("drbd1", &format!("{LOG} | grep -o 'will sync [0-9]* KB' | tail -n 1"))?;
         let kib: u64 = line
             .split_whitespace()
             .find_map(|word| word.parse().ok())

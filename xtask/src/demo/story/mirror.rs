@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 
 use crate::demo::moments::mib_per_s;
 use crate::demo::story::{Story, is_in_sync};
-use crate::demo::tutorial::{self, FDISK, IMAGE, LOG, RESOURCE, SERVERS};
+use crate::demo::tutorial::{self, FDISK, IMAGE, RATE, RESOURCE, SERVERS};
 
 /// What `files` writes as one file.
 const BIG_MIB: u64 = 64;
@@ -33,7 +33,7 @@ impl Story<'_> {
         }
         for server in SERVERS {
             // A server's root begins as the host's; what the host has of this is not meant.
-            self.quiet(server.name, &format!("rm -rf /drbd /etc/drbd.d/*.res {LOG}"))?;
+            self.quiet(server.name, "rm -rf /drbd /etc/drbd.d/*.res")?;
         }
         self.moments.note("network, two servers, a volume each", "");
         Ok(())
@@ -65,6 +65,10 @@ impl Story<'_> {
 
     pub(super) fn resource(&mut self) -> anyhow::Result<()> {
         self.screen.chapter("The resource r0 in both servers");
+        self.screen.own("The tutorial has `rate 30M`; so that you need not wait:");
+        for server in SERVERS {
+            self.typed(server.name, RATE)?;
+        }
         self.typed("drbd0", RESOURCE)?;
         self.screen.typed("drbd1#", "cat << EOT >> /etc/drbd.d/r0.res  (the same)");
         self.quiet("drbd1", RESOURCE)?;
