@@ -111,8 +111,7 @@ fn takes_commands(server: &Server, life: &Life) -> bool {
 }
 
 /// Waits until the server is up if it is on its way, and gives its life.
-fn life_of(lab: &Lab, server: &Server) -> Result<Life> {
-    let patience_ends = Instant::now() + REBOOT_PATIENCE;
+fn life_of(lab: &Lab, server: &Server, patience_ends: Instant) -> Result<Life> {
     loop {
         let life = Life::load(lab, server.id)?;
         let status = Life::status(life.as_ref());
@@ -137,18 +136,42 @@ fn life_of(lab: &Lab, server: &Server) -> Result<Life> {
 /// Makes children of this process children of the server's process 1. Gives its life, and what the other
 /// namespaces are found by.
 fn enter_processes(lab: &Lab, server: &Server) -> Result<(Life, OwnedFd)> {
+    let patience_ends = Instant::now() + REBOOT_PATIENCE;
     loop {
-        let life = life_of(lab, server)?;
+        let life = life_of(lab, server, patience_ends)?;
         let Some(namespaces) = life.init.pidfd() else { continue };
         match move_into_thread_name_spaces(namespaces.as_fd(), ThreadNameSpaceType::PROCESS_ID) {
             // It ended in between: `life_of` tells off from rebooting.
             Err(rustix::io::Errno::SRCH) => {}
             entered => {
                 entered.doing(|| format!("enter server {}", server.name))?;
-                return Ok((life, namespaces));
+                // Nobody answers in a server that is paused.
+                let asked = server.init == Init::Systemd && !life.paused;
+                if !asked || Instant::now() > patience_ends || !is_stopping(server, &life)? {
+                    return Ok((life, namespaces));
+                }
+                std::thread::sleep(Duration::from_millis(10));
             }
         }
     }
+}
+
+/// Whether the server's systemd has an order to shut down. It answers only to those whom it sees: to a child of this
+/// process, which is in the server's process namespace.
+fn is_stopping(server: &Server, life: &Life) -> Result<bool> {
+    // SAFETY: this process has one thread, so the child may do all that its parent may.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        // One that does not answer is on its way up or down; what tells that is the file that `takes_commands` sees.
+        let stopping = systemd::manager::is_stopping(life).unwrap_or(false);
+        // SAFETY: ends the process; no destructor of the parent's state may run in the child.
+        unsafe { libc::_exit(i32::from(stopping)) }
+    }
+    let child = Pid::from_raw(pid).filter(|_| pid > 0).ok_or_else(|| Error::System {
+        doing: format!("ask server {}", server.name),
+        source: io::Error::last_os_error(),
+    })?;
+    Ok(wait_for(child)?.exit_status() == Some(1))
 }
 
 /// Runs words (joined by blanks, as ssh does) by /bin/sh in the server, or a login shell if there are none, and

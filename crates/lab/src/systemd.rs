@@ -3,6 +3,8 @@
 //! The host's programs and units are the server's, but what the host had enabled is not; what makes no sense without
 //! hardware is masked. Units for commands from the host and for the last steps of a shutdown are ours.
 
+pub mod manager;
+
 use std::ffi::CString;
 use std::fs;
 use std::io;

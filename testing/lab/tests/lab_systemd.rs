@@ -137,6 +137,26 @@ fn what_is_enabled_starts_and_what_is_listed_is_mounted() {
     lab.within(PATIENCE, "one", "cat /data/late");
 }
 
+#[test]
+fn after_an_order_to_reboot_the_next_command_meets_the_next_life() {
+    if !can_run_systemd("after_an_order_to_reboot_the_next_command_meets_the_next_life") {
+        return;
+    }
+    let lab = TestLab::new("order-to-reboot");
+    boot(&lab, "This system", "systemd", "one");
+    for order in ["reboot", "systemctl reboot", "shutdown -r now", "init 6"] {
+        let before = life(&lab, "one");
+        // Processes keep the manager busy, so that the first unit stops late.
+        lab.inside("one", "for n in 1 2 3 4; do setsid sh -c 'while :; do :; done' > /dev/null 2>&1 & done");
+        assert_eq!(lab.ssh("one", order).status, 0, "{order}");
+        let after = lab.inside("one", "cat /proc/sys/kernel/random/boot_id");
+        assert_ne!(before, after, "{order}");
+    }
+    // A server that is told to stay off does not come back; one that waits for it is told so.
+    lab.inside("one", "poweroff");
+    assert!(lab.refused("one", "true", 1).contains("server one is off"));
+}
+
 /// A mirror whose peer is not there is enough to show the order.
 #[test]
 fn file_systems_on_a_mirror_end_before_it() {
