@@ -3,6 +3,7 @@
 //! Nothing here trusts the records alone: processes are also found by their command line, loop devices by the
 //! file they are bound to, namespaces and cgroups by their name, and processes by these.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -23,7 +24,7 @@ use crate::loopdev::LoopDevice;
 use crate::mountinfo;
 use crate::partition;
 use crate::place::{Lab, LabLock, RUN_ROOT};
-use crate::power;
+use crate::power::{self, Leftovers};
 use crate::process::Process;
 use crate::state::Records;
 use crate::store;
@@ -59,6 +60,11 @@ pub fn down(lab: &Lab) -> Result<()> {
         }
     };
     note(forward::end_all(lab, &lock));
+    if store::refresh_if_running(lab).is_err() {
+        // Of another version, or out of order. Nobody needs these volumes any more.
+        daemons(lab, &["store"]).iter().for_each(|process| process.signal(Signal::KILL));
+        store::stop(lab, &lock);
+    }
     let records = Records::load(lab).unwrap_or_default();
     for server in &records.servers {
         let life = Life::load(lab, server.id).unwrap_or_default();
@@ -68,6 +74,8 @@ pub fn down(lab: &Lab) -> Result<()> {
     }
     // What systemd runs in a server bears no name of ours.
     let living = || processes(lab).into_iter().chain(cgroup::processes(lab));
+    // Of servers that the records do not tell of, or not so that this version understands it.
+    let left = leftovers(living());
     living().for_each(|process| process.signal(Signal::KILL));
     for process in living() {
         if !process.wait_gone(PATIENCE) {
@@ -75,6 +83,7 @@ pub fn down(lab: &Lab) -> Result<()> {
         }
     }
     store::stop(lab, &lock);
+    left.iter().for_each(|left| note(left.clear()));
     note(unbind_loops(lab, &records));
     unmount_leftovers(lab);
     note(fabric::remove(lab));
@@ -88,6 +97,11 @@ pub fn down(lab: &Lab) -> Result<()> {
 
 /// The lab's processes, by the words they were started with: `lockstep lab store --lab NAME …`.
 pub fn processes(lab: &Lab) -> Vec<Process> {
+    daemons(lab, STAYING)
+}
+
+/// Those of them that were started with one of these words.
+fn daemons(lab: &Lab, chosen: &[&str]) -> Vec<Process> {
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
     entries
         .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
@@ -95,9 +109,23 @@ pub fn processes(lab: &Lab) -> Vec<Process> {
             let cmdline = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let words: Vec<&[u8]> = cmdline.split(|&byte| byte == 0).collect();
             matches!(words.as_slice(), [b"lockstep", b"lab", word, b"--lab", name, ..]
-                if STAYING.iter().any(|staying| staying.as_bytes() == *word) && *name == lab.name().as_bytes())
+                if chosen.iter().any(|chosen| chosen.as_bytes() == *word) && *name == lab.name().as_bytes())
         })
         .filter_map(|pid| Process::of(pid).ok())
+        .collect()
+}
+
+/// What processes made that do not see this machine's mounts.
+fn leftovers(living: impl Iterator<Item = Process>) -> Vec<Leftovers> {
+    let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+    let own = namespace("self");
+    let mut seen = BTreeSet::new();
+    living
+        .filter(|process| {
+            let theirs = namespace(&process.pid.to_string());
+            theirs.is_some() && theirs != own && seen.insert(theirs)
+        })
+        .map(|process| Leftovers::of(process.pid))
         .collect()
 }
 

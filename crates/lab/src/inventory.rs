@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::down;
-use crate::error::Result;
 use crate::forward;
 use crate::interfaces;
 use crate::life::Life;
@@ -12,11 +11,11 @@ use crate::state::Records;
 use crate::store;
 use crate::table::render;
 
+/// What another version of this program made.
+const UNREADABLE: &str = "UNREADABLE";
+
 /// One line a server and a volume, of every lab.
-///
-/// # Errors
-/// Records that cannot be read.
-pub fn table() -> Result<String> {
+pub fn table() -> String {
     let mut rows = Vec::new();
     for lab in Lab::all() {
         let name = || lab.name().to_owned();
@@ -24,7 +23,7 @@ pub fn table() -> Result<String> {
             Ok(records) => records,
             Err(error) => {
                 let why = error.to_string();
-                rows.push(vec![name(), "lab".into(), String::new(), "UNREADABLE".into(), String::new(), why]);
+                rows.push(vec![name(), "lab".into(), String::new(), UNREADABLE.into(), String::new(), why]);
                 continue;
             }
         };
@@ -38,18 +37,15 @@ pub fn table() -> Result<String> {
             String::new(),
         ]);
         for server in &records.servers {
-            let life = Life::load(&lab, server.id)?;
-            let status = Life::status(life.as_ref()).word().to_owned();
-            let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.to_string());
-            let networks = interfaces::listing(&records, server);
-            rows.push(vec![
-                name(),
-                "server".into(),
-                server.name.clone(),
-                status,
-                pid.unwrap_or_default(),
-                networks,
-            ]);
+            let (status, pid, details) = match Life::load(&lab, server.id) {
+                Ok(life) => {
+                    let status = Life::status(life.as_ref()).word().to_owned();
+                    let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.to_string());
+                    (status, pid.unwrap_or_default(), interfaces::listing(&records, server))
+                }
+                Err(error) => (UNREADABLE.into(), String::new(), error.to_string()),
+            };
+            rows.push(vec![name(), "server".into(), server.name.clone(), status, pid, details]);
         }
         for forward in forward::all(&lab) {
             rows.push(vec![
@@ -76,29 +72,33 @@ pub fn table() -> Result<String> {
             rows.push(vec![name(), "volume".into(), volume.called(), status.into(), String::new(), what]);
         }
     }
-    Ok(render(&["Lab", "Kind", "Name", "Status", "PID", "Details"], &rows))
+    render(&["Lab", "Kind", "Name", "Status", "PID", "Details"], &rows)
 }
 
 /// The same as JSON, with every process of each lab.
-///
-/// # Errors
-/// Records that cannot be read.
-pub fn json() -> Result<Value> {
+pub fn json() -> Value {
     let mut labs = Vec::new();
     for lab in Lab::all() {
         let records = match Records::load(&lab) {
             Ok(records) => records,
             Err(error) => {
-                labs.push(json!({ "lab": lab.name(), "error": error.to_string() }));
+                let pids: Vec<_> = down::processes(&lab).iter().map(|process| process.pid).collect();
+                labs.push(json!({ "lab": lab.name(), "error": error.to_string(), "pids": pids }));
                 continue;
             }
         };
         let mut servers = Vec::new();
         for server in &records.servers {
-            let life = Life::load(&lab, server.id)?;
-            let status = Life::status(life.as_ref()).word();
-            let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.pid);
-            servers.push(json!({ "id": server.id, "name": server.name, "status": status, "pid": pid }));
+            servers.push(match Life::load(&lab, server.id) {
+                Ok(life) => {
+                    let status = Life::status(life.as_ref()).word();
+                    let pid = life.filter(|life| life.init.is_alive()).map(|life| life.init.pid);
+                    json!({ "id": server.id, "name": server.name, "status": status, "pid": pid })
+                }
+                Err(error) => {
+                    json!({ "id": server.id, "name": server.name, "status": UNREADABLE, "error": error.to_string() })
+                }
+            });
         }
         labs.push(json!({
             "lab": lab.name(),
@@ -110,5 +110,5 @@ pub fn json() -> Result<Value> {
             "networks": records.networks,
         }));
     }
-    Ok(Value::Array(labs))
+    Value::Array(labs)
 }

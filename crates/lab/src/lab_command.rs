@@ -96,10 +96,10 @@ pub fn run(command: LabCommand) -> Result<ExitCode> {
     let lab = Lab::named(&command.lab)?;
     match command.verb {
         Verb::Ps { json: true } => {
-            let text = serde_json::to_string_pretty(&inventory::json()?).unwrap_or_default();
+            let text = serde_json::to_string_pretty(&inventory::json()).unwrap_or_default();
             print(&format!("{text}\n"));
         }
-        Verb::Ps { json: false } => print(&inventory::table()?),
+        Verb::Ps { json: false } => print(&inventory::table()),
         Verb::Show(order) => topology::show(&lab, &order)?,
         Verb::Down { all: true } => Lab::all().iter().map(down::down).fold(Ok(()), Result::and)?,
         Verb::Down { all: false } => down::down(&lab)?,
