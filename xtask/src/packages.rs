@@ -52,7 +52,7 @@ pub const NEEDS: &[Need] = &[
     Need { what: "bench", packages: &["fio", "qemu-utils"], includes: &["lab"], nextest: false },
     Need {
         what: "test",
-        packages: &["nginx", "curl", "python3"],
+        packages: &["nginx", "curl", "python3", "udev"],
         includes: &["lab", "interop-drbd", "interop-nbd"],
         nextest: true,
     },

@@ -191,6 +191,54 @@ fn two_labs_do_not_meet() {
     assert_eq!(b.inside("one", "cat /mnt/name"), "second\n", "one went down with the other");
 }
 
+/// What udev would do with a device, `with` the rules or `without`. In a mount namespace of its own: nothing of it stays,
+/// and a udevd of the host is not asked.
+fn udev_says(device: &Path, rules: &Path, with: &str) -> String {
+    let script = format!(
+        "mount -t tmpfs none /run && mkdir -p /run/udev/rules.d /run/udev/data && \
+         {{ test $1 = without || cp {} /run/udev/rules.d/; }} && udevadm test --action=change {} 2>&1",
+        rules.display(),
+        device.display()
+    );
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh", with]);
+    let output = command.output().expect("unshare is there");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// The output of a shell command that must succeed.
+fn shell(script: &str) -> String {
+    let output = Command::new("sh").args(["-c", script]).output().expect("sh is there");
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn udev_does_not_probe_the_mirror() {
+    if !can_run("udev_does_not_probe_the_mirror") {
+        return;
+    }
+    if Command::new("udevadm").arg("--version").stdout(Stdio::null()).status().is_err() {
+        eprintln!("skip udev_does_not_probe_the_mirror: no udevadm");
+        return;
+    }
+    let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/lab/udev/50-lockstep-lab.rules");
+    // Any file where the mirror has its own will do.
+    let directory = format!("/run/lockstep/minor-{}", std::process::id());
+    let node = shell(&format!(
+        "mkdir -p {directory} && truncate -s 8M {directory}/file && mkfs.ext4 -qF {directory}/file && \
+         losetup --find --show {directory}/file"
+    ));
+    let device = PathBuf::from(node.replace("/dev/", "/sys/block/"));
+    let (with, without) = (udev_says(&device, &rules, "with"), udev_says(&device, &rules, "without"));
+    shell(&format!(
+        "losetup -d {node} && rm -r {directory} && {{ rmdir /run/lockstep 2> /dev/null || true; }}"
+    ));
+    assert!(without.contains("ID_FS_TYPE=ext4"), "the test would not see a probe:\n{without}");
+    assert!(with.contains("UDISKS_IGNORE=1") && !with.contains("ID_FS_TYPE"), "{with}");
+    assert!(!with.contains("SYSTEMD_READY=0"), "systemd takes back what is mounted by hand:\n{with}");
+}
+
 #[test]
 fn udev_leaves_volumes_alone() {
     if !can_run("udev_leaves_volumes_alone") {
@@ -210,19 +258,7 @@ fn udev_leaves_volumes_alone() {
     let disk = bound.find(is_ours).expect("the volume's loop device");
     let partition = disk.join(format!("{}p1", disk.file_name().expect("a name").to_string_lossy()));
     for device in [&disk, &partition] {
-        // In a mount namespace of its own: nothing of it stays, and a udevd of the host is not asked.
-        let script = format!(
-            "mount -t tmpfs none /run && mkdir -p /run/udev/rules.d /run/udev/data && \
-             {{ test $1 = without || cp {} /run/udev/rules.d/; }} && udevadm test --action=change {} 2>&1",
-            rules.display(),
-            device.display()
-        );
-        let test = |with: &str| {
-            let mut command = Command::new("unshare");
-            command.args(["--mount", "--propagation", "private", "sh", "-c", &script, "sh", with]);
-            let output = command.output().expect("unshare is there");
-            String::from_utf8_lossy(&output.stdout).into_owned()
-        };
+        let test = |with: &str| udev_says(device, &rules, with);
         let said = test("with");
         for property in ["UDISKS_IGNORE=1", "SYSTEMD_READY=0", "UDEV_DISABLE_PERSISTENT_STORAGE_RULES_FLAG=1"]
         {
@@ -232,5 +268,51 @@ fn udev_leaves_volumes_alone() {
         if device == &partition {
             assert!(test("without").contains("ID_FS_TYPE=ext4"), "the test would not see a probe");
         }
+    }
+}
+
+#[test]
+fn a_lab_of_another_version_is_told_and_removed() {
+    if !can_run("a_lab_of_another_version_is_told_and_removed") {
+        return;
+    }
+    let (was_alone, before) = (alone(), host());
+    for (index, record) in ["lab.json", "servers", "store"].into_iter().enumerate() {
+        let lab = TestLab::new(&format!("other{index}"));
+        furnish(&lab);
+        lab.nova(&["volume-create", "--display-name", "w", "1"]);
+        lab.nova(&["volume-attach", "two", "w", "/dev/xvdb"]);
+        lab.fault(&["volume", "w", "hang"]);
+        // A loop device on a file of the server's own is found by nothing but its file system.
+        lab.inside(
+            "one",
+            "truncate -s 8M /inner && mkfs.ext4 -qF /inner && mkdir /m && mount -o loop /inner /m",
+        );
+        let state = Path::new("/var/lib/lockstep/lab").join(lab.name());
+        let run = Path::new("/run/lockstep/lab").join(lab.name());
+        let damaged: Vec<PathBuf> = match record {
+            "lab.json" => vec![state.join(record)],
+            "servers" => fs::read_dir(run.join(record)).expect("lives").flatten().map(|e| e.path()).collect(),
+            // Its keeper's record, and a socket on which nobody answers in our words.
+            _ => vec![run.join("store.json"), run.join("store.sock")],
+        };
+        let mute = (record == "store").then(|| {
+            fs::remove_file(run.join("store.sock")).expect("a socket");
+            std::os::unix::net::UnixListener::bind(run.join("store.sock")).expect("another")
+        });
+        for path in damaged.iter().filter(|path| path.extension().is_some_and(|e| e == "json")) {
+            fs::write(path, r#"{"magic":"lockstep-lab","version":1,"servers":"elsewhere"}"#)
+                .expect("a record");
+        }
+        if record != "store" {
+            let listing = lab.lab(&["ps"]);
+            let mut lines = listing.lines().filter(|line| line.contains(lab.name()));
+            assert!(lines.any(|line| line.contains("UNREADABLE")), "{listing}");
+            let json: serde_json::Value = serde_json::from_str(&lab.lab(&["ps", "--json"])).expect("JSON");
+            assert!(json.to_string().contains("\"error\""), "{json}");
+        }
+        lab.lab(&["down"]);
+        assert_nothing_new(&before, &[&lab], was_alone);
+        drop(mute);
     }
 }
