@@ -35,6 +35,12 @@ pub const NEEDS: &[Need] = &[
         includes: &["build"],
         nextest: false,
     },
+    Need {
+        what: "originals",
+        packages: &["drbd-utils", "glusterfs-server", "glusterfs-client", "gfs2-utils"],
+        includes: &["lab"],
+        nextest: false,
+    },
     Need { what: "demo", packages: &[], includes: &["lab"], nextest: false },
     Need {
         what: "interop-drbd",
@@ -53,7 +59,7 @@ pub const NEEDS: &[Need] = &[
     Need {
         what: "test",
         packages: &["nginx", "curl", "python3", "udev"],
-        includes: &["lab", "interop-drbd", "interop-nbd"],
+        includes: &["lab", "originals", "interop-drbd", "interop-nbd"],
         nextest: true,
     },
 ];

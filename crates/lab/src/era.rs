@@ -37,13 +37,24 @@ const GLOBAL_COMMON: (&str, &str) = ("etc/drbd.d/global_common.conf", include_st
 
 const SSHD_CONFIG: (&str, &str) = ("etc/ssh/sshd_config", include_str!("era/sshd_config"));
 
+/// An empty unit is one that cannot be enabled (systemd.unit(5)): the host's must not stand in for what Lockstep lacks.
+const NOT_YET: &str = "";
+
 /// Ubuntu 12.04.
-pub const UBUNTU: Distribution = Distribution { files: &[GLOBAL_COMMON, SSHD_CONFIG] };
+pub const UBUNTU: Distribution = Distribution {
+    files: &[
+        GLOBAL_COMMON,
+        SSHD_CONFIG,
+        ("etc/systemd/system/corosync.service", NOT_YET),
+        ("etc/systemd/system/pacemaker.service", NOT_YET),
+    ],
+};
 
 /// CentOS 6.3, with EPEL's nginx.
 pub const CENTOS: Distribution = Distribution {
     files: &[
         SSHD_CONFIG,
+        ("etc/systemd/system/glusterd.service", NOT_YET),
         ("etc/nginx/nginx.conf", include_str!("era/nginx.conf")),
         ("etc/nginx/conf.d/default.conf", include_str!("era/nginx-default.conf")),
         ("usr/share/nginx/html/index.html", include_str!("era/nginx-index.html")),

@@ -228,7 +228,12 @@ fn originals_stand_first_where_they_are_wanted() {
         ""
     );
     assert_eq!(lab.inside("ours", "which drbdadm"), "/usr/local/sbin/drbdadm\n");
-    if Path::new("/usr/sbin/drbdadm").exists() {
-        assert_eq!(lab.inside("theirs", "which drbdadm"), "/usr/sbin/drbdadm\n");
+    for original in ["drbdadm", "gluster", "mkfs.gfs2"] {
+        let path = format!("/usr/sbin/{original}");
+        if Path::new(&path).exists() {
+            assert_eq!(lab.inside("theirs", &format!("which {original}")), format!("{path}\n"));
+        } else {
+            eprintln!("skip originals_stand_first_where_they_are_wanted: no {path}");
+        }
     }
 }
