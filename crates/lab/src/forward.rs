@@ -116,9 +116,10 @@ fn stop(lab: &Lab, port: u16) -> Result<()> {
     let running = all(lab);
     let Some(forward) = running.iter().find(|forward| forward.port == port) else {
         let ports: Vec<String> = running.iter().map(|forward| forward.port.to_string()).collect();
-        let known =
-            if ports.is_empty() { "nothing".to_owned() } else { format!("ports {}", ports.join(", ")) };
-        return Err(Error::refused(format!("forward: port {port} is not forwarded; in this lab {known} is")));
+        let known = if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
+        return Err(Error::refused(format!(
+            "forward: port {port} is not forwarded; ports of this lab: {known}"
+        )));
     };
     end(forward)
 }

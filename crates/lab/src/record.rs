@@ -361,6 +361,10 @@ impl Recording {
             summary.cables.len(),
             summary.dropped_frames
         );
+        let named = [self.choice.networks.as_slice(), &self.choice.servers].concat().join(", ");
+        if summary.cables.is_empty() && !named.is_empty() {
+            eprintln!("no cable was that of {named}; `lockstep lab show` tells what there is");
+        }
         followed
     }
 }

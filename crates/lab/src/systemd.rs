@@ -342,5 +342,33 @@ pub fn wait_until_up(lab: &Lab, server: &Server) -> Result<()> {
 
 fn did_not(lab: &Lab, server: &Server, why: &str) -> Error {
     let log: PathBuf = lab.server_dir(server.id).join("console.log");
-    Error::refused(format!("server {} did not boot: {why}; see {}", server.name, log.display()))
+    // What systemd says before it gives up; it knows which limit of the host was met.
+    let console = fs::read(&log).unwrap_or_default();
+    let said = last_line(&console).map_or(String::new(), |line| format!(" ({line})"));
+    Error::refused(format!("server {} did not boot: {why}{said}; see {}", server.name, log.display()))
+}
+
+/// The last line of a console with something in it, without what moves and colours a terminal.
+fn last_line(console: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(console);
+    let plain = |line: &str| -> String {
+        let mut parts = line.split("\x1b[");
+        let first = parts.next().unwrap_or_default();
+        let rest = parts
+            .map(|part| part.trim_start_matches(|c: char| !c.is_ascii_alphabetic()).get(1..).unwrap_or(""));
+        std::iter::once(first).chain(rest).collect::<String>().replace(char::is_control, "").trim().to_owned()
+    };
+    text.lines().rev().map(plain).find(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::last_line;
+
+    #[test]
+    fn a_console_s_last_words() {
+        let console = b"booting\n\x1b[0;1;31mFailed: \x1b[0mToo many open files.\r\n\x1b[0m\r\n";
+        assert_eq!(last_line(console).as_deref(), Some("Failed: Too many open files."));
+        assert_eq!(last_line(b"\n"), None);
+    }
 }

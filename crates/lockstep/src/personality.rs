@@ -57,7 +57,7 @@ pub const PERSONALITIES: &[Personality] = &[
     Personality {
         name: "lab",
         entry: lab::lab,
-        description: "Labs of such servers: `lab ps|down|fault`",
+        description: "Labs of such servers: `lab ps|show|fault|play|record|forward|down`",
         link: None,
     },
 ];

@@ -106,7 +106,7 @@ fn a_port_of_the_loopback_leads_into_a_server() {
     let taken = taken.local_addr().expect("it is bound").port().to_string();
     lab.lab_refuses(&["forward", "1", "nobody:80"], "no server has the id or name \"nobody\"");
     lab.lab_refuses(&["forward", "1", "web"], "is no NAME:PORT; write it as web0:80");
-    lab.lab_refuses(&["forward", "--stop", &taken], &format!("in this lab ports {port} is"));
+    lab.lab_refuses(&["forward", "--stop", &taken], &format!("ports of this lab: {port}"));
 
     lab.fault(&["power-cut", "web"]);
     assert!(is_refused(port), "it is off");

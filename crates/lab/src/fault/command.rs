@@ -52,7 +52,7 @@ pub enum Fault {
         /// Name or id
         server: String,
     },
-    /// Let them go on
+    /// Let a paused server go on
     Resume {
         /// Name or id
         server: String,
@@ -75,7 +75,7 @@ pub enum Fault {
         #[arg(hide = true)]
         network: Option<String>,
     },
-    /// Plug them in again
+    /// Plug a server's cables in again
     LinkUp {
         /// Whose, and to which network
         #[arg(value_name = "SERVER[:NETWORK]")]
@@ -138,7 +138,7 @@ pub enum Fault {
         /// Name or id
         network: String,
     },
-    /// Let it pass frames again
+    /// Let a network pass frames again
     Mend {
         /// Name or id
         network: String,
