@@ -70,7 +70,7 @@ impl Ours {
             "{}'s first process did not get ready",
             seat.name()
         );
-        segment.plug_namespace(&format!("o-{}", seat.name()), node.init)?;
+        segment.plug_namespace(&cable(seat), node.init)?;
         node.run(&format!(
             "ip addr add {}/24 dev eth0; ip -6 addr add {}/64 dev eth0 nodad; ip link set eth0 up\n\
              ln -s {} {}",
@@ -124,11 +124,18 @@ impl Side for Ours {
 
 impl Drop for Ours {
     fn drop(&mut self) {
+        // A namespace may outlive its processes for as long as a socket of theirs lingers.
+        Segment::unplug(&cable(self.seat));
         // With `unshare` goes the node's first process, and with that all others.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         let _ = output(Command::new("losetup").args(["--detach", &self.device]));
     }
+}
+
+/// The bridge's end of a seat's cable.
+pub fn cable(seat: Seat) -> String {
+    format!("o-{}", seat.name())
 }
 
 /// The one child of a process.

@@ -6,7 +6,6 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::program::{output, words};
-use crate::tutorial::Seat;
 
 /// Set in the process that is inside.
 const INSIDE: &str = "LOCKSTEP_INTEROP_INSIDE";
@@ -52,21 +51,18 @@ impl Segment {
         let _ = output(&mut words(&format!("ip link del {tap}")));
     }
 
-    /// Plugs a cable into the namespace of a process, where it is eth0; it goes with the namespace.
+    /// Plugs a cable into the namespace of a process, where it is eth0.
     pub fn plug_namespace(&self, port: &str, pid: u32) -> anyhow::Result<()> {
         output(&mut words(&format!("ip link add {port} type veth peer name eth0 netns {pid}")))?;
         output(&mut words(&format!("ip link set {port} master br0 up")))?;
         Ok(())
     }
 
-    /// Pulls or plugs in the cable of a seat's node, whoever's it is: frames are lost, nobody is told.
-    pub fn set_cable(&self, seat: Seat, plugged: bool) -> anyhow::Result<()> {
+    /// Pulls or plugs in a cable of [`Self::plug_namespace`]: frames are lost, nobody is told. (User Mode Linux does not
+    /// recover from a tap that goes down.)
+    pub fn set_cable(&self, port: &str, plugged: bool) -> anyhow::Result<()> {
         let state = if plugged { "up" } else { "down" };
-        for port in [format!("t-{}", seat.name()), format!("o-{}", seat.name())] {
-            if std::path::Path::new("/sys/class/net").join(&port).exists() {
-                output(&mut words(&format!("ip link set {port} {state}")))?;
-            }
-        }
+        output(&mut words(&format!("ip link set {port} {state}")))?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@ use anyhow::{Context, ensure};
 use super::load::Writes;
 use super::meeting::{MIXED, UP, in_sync, seat_of};
 use super::table::{Maker, Party, Table};
+use crate::ours;
 use crate::side::Side;
 use crate::tutorial::{Seat, Wish};
 
@@ -58,16 +59,17 @@ pub fn under_load(table: &mut Table, primary: Maker, loss: Loss) -> anyhow::Resu
     let wish = Wish { net: "timeout 20; ping-timeout 5;", ..Wish::TUTORIAL };
     let mut parties = in_sync(table, MIXED, &wish, seat)?;
     let mut writes = Writes::default();
+    let cable = ours::cable(seat_of(Maker::Ours));
     writes.start(&mut parties[seat as usize])?;
     for _ in 0..3 {
         match loss {
             Loss::Disconnect => parties[seat.other() as usize].run("drbdadm disconnect r0").map(drop)?,
-            Loss::Cable => table.segment().set_cable(seat, false)?,
+            Loss::Cable => table.segment().set_cable(&cable, false)?,
         }
         parties[seat as usize].await_state("WFConnection Primary/Unknown UpToDate/*")?;
         match loss {
             Loss::Disconnect => parties[seat.other() as usize].run("drbdadm connect r0").map(drop)?,
-            Loss::Cable => table.segment().set_cable(seat, true)?,
+            Loss::Cable => table.segment().set_cable(&cable, true)?,
         }
         for side in &mut parties {
             side.await_in_sync()?;
