@@ -18,6 +18,9 @@ use super::unflushed::Unflushed;
 use crate::place::Lab;
 use crate::state::{Records, Volume, VolumeKind};
 
+/// The most that is written to a volume's file at once.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Why a request was not carried out.
 #[derive(Debug)]
 pub enum Unserved {
@@ -142,7 +145,7 @@ impl OpenVolume {
                 Some(unflushed) => {
                     unflushed.lock().unwrap_or_else(PoisonError::into_inner).write(&self.file, offset, bytes)
                 }
-                None => self.file.write_all_at(bytes, offset),
+                None => write_in_pieces(&self.file, bytes, offset),
             }
         })
     }
@@ -206,6 +209,17 @@ impl OpenVolume {
         let _alone = self.exclusive();
         exchange_byte(&self.file, at, expected, new)
     }
+}
+
+/// Writes all of `bytes`. The host's file system makes its cache's folios as large as the write that fills them, and later
+/// walks a whole one for each small write.
+fn write_in_pieces(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let mut at = offset;
+    for piece in bytes.chunks(PIECE_BYTES) {
+        file.write_all_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+    Ok(())
 }
 
 /// Replaces one byte of a file if it is as expected; nobody else may write it meanwhile.
