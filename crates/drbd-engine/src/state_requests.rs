@@ -1,0 +1,94 @@
+//! State changes that one node asks the other for.
+
+use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
+use drbd_format::wire::{Packet, StateWord};
+
+use crate::link::Asked;
+use crate::resource::Resource;
+use crate::state::{State, code, mirrored};
+
+impl Resource {
+    /// The peer wants to change its state and asks whether we agree (`receive_req_state`).
+    pub(crate) fn state_change_asked(&mut self, volume: u16, mask: StateWord, val: StateWord) {
+        let concurrent = self.link.resolves_conflicts && self.link.asked.is_some();
+        let two = self.link.two_primaries();
+        let introducing = self.link.is_introducing();
+        let Some(device) = self.devices.get(&volume) else { return };
+        let os = device.state;
+        let (mask, val) = (mirrored(mask), mirrored(val));
+        let mut ns = os;
+        if mask.peer != Role::Unknown {
+            ns.peer = val.peer;
+        }
+        if mask.pdsk != D::Diskless {
+            ns.pdsk = val.pdsk;
+        }
+        if mask.disk != D::Diskless {
+            ns.disk = val.disk;
+        }
+        if mask.conn != C::StandAlone {
+            ns.conn = val.conn;
+        }
+        // A peer may declare what we have outdated, or order a full resync; nothing else of ours.
+        let orders = matches!(val.conn, C::StartingSyncS | C::StartingSyncT);
+        let not_served =
+            (mask.conn != C::StandAlone && !orders) || (mask.disk != D::Diskless && val.disk != D::Outdated);
+        let ns = State::sanitized(ns);
+        let reply = if not_served {
+            code::NOT_SUPPORTED
+        } else if concurrent || (ns.role == Role::Primary && self.demoting.is_some()) {
+            code::CONCURRENT_STATE_CHANGE
+        } else if ns == os {
+            code::NOTHING_TO_DO
+        } else {
+            os.check(ns, two, introducing).err().unwrap_or(code::SUCCESS)
+        };
+        if reply == code::SUCCESS {
+            self.transition(volume, ns);
+        }
+        self.link.send_meta(&mut self.turn, volume, Packet::StateChgReply(reply));
+    }
+
+    /// The peer leaves in order.
+    pub(crate) fn connection_change_asked(&mut self, val: StateWord) {
+        let leaving = val.conn() == C::Disconnecting;
+        let reply = if leaving { code::SUCCESS } else { code::IN_TRANSIENT_STATE };
+        self.link.send_meta(&mut self.turn, 0, Packet::ConnStChgReply(reply));
+        if leaving {
+            self.set_link_state(C::TearDown);
+        }
+    }
+
+    pub(crate) fn state_change_answered(&mut self, volume: u16, reply: i32) {
+        let (ticket, force, mut volumes) = match self.link.asked.take() {
+            Some(Asked::Primary { ticket, force, volumes }) => (ticket, force, volumes),
+            Some(Asked::Resync { ticket, volume: asked, side }) if asked == volume => {
+                return self.resync_answered(ticket, volume, side, reply);
+            }
+            other => {
+                self.link.asked = other;
+                return;
+            }
+        };
+        if reply < code::SUCCESS {
+            return self.promotion_refused(ticket, reply);
+        }
+        volumes.remove(&volume);
+        if volumes.is_empty() {
+            self.promote_now(ticket, force);
+        } else {
+            self.link.asked = Some(Asked::Primary { ticket, force, volumes });
+        }
+    }
+
+    pub(crate) fn connection_change_answered(&mut self, reply: i32) {
+        if let Some(Asked::Disconnect { ticket }) = self.link.asked {
+            self.link.asked = None;
+            if reply < code::SUCCESS {
+                return self.answer(ticket, Err(crate::state::refused(reply)));
+            }
+            self.stand_alone();
+            self.answer(ticket, Ok(Vec::new()));
+        }
+    }
+}
