@@ -1,8 +1,9 @@
 //! A file served as a block device by a worker under a holder: `held hold DIRECTORY NODE FILE MIB` until SIGTERM. The
 //! worker may be killed at any moment; its process id is in NODE.pid.
 
-#[path = "../tests/support/mod.rs"]
-mod support;
+#[path = "../tests/clients/store.rs"]
+mod store;
+mod until;
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -11,7 +12,6 @@ use std::path::Path;
 
 use front::holder::{Ended, Holder, Kept, supervise};
 use front::{Access, FuseFile, LoopDevice};
-use support::Store;
 
 const FILE: &str = "file";
 const LOOP: &str = "loop";
@@ -32,13 +32,13 @@ fn take(kept: &mut Vec<Kept>, name: &str) -> Option<Kept> {
 fn work(words: &[String]) -> Result<(), Box<dyn Error>> {
     let [directory, node, backing, mib] = words else { return Err("work DIRECTORY NODE FILE MIB".into()) };
     let size_bytes = mib.parse::<u64>()? << 20;
-    let stop = support::stop_on_signals()?;
+    let stop = until::stop_on_signals()?;
     rustix::mm::mlockall(rustix::mm::MlockAllFlags::CURRENT | rustix::mm::MlockAllFlags::FUTURE)?;
     let mut holder = Holder::from_env()?.ok_or("no holder")?;
     let mut kept = holder.restore()?;
     let backing = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(backing)?;
     backing.set_len(size_bytes)?;
-    let mut store = Store::File(backing);
+    let mut store = backing;
 
     let mut file = match take(&mut kept, FILE) {
         Some(mut kept) => FuseFile::resume(kept.fds.remove(0), &kept.data)?,
@@ -51,7 +51,7 @@ fn work(words: &[String]) -> Result<(), Box<dyn Error>> {
     let path = file.path();
     let (served, serving_ends) = rustix::pipe::pipe()?;
     std::thread::scope(|scope| -> Result<(), Box<dyn Error>> {
-        let server = scope.spawn(|| support::serve(&mut file, &mut store, Some(&served)));
+        let server = scope.spawn(|| store::serve(&mut file, &mut store, Some(&served)));
         let device = match take(&mut kept, LOOP) {
             Some(mut kept) => LoopDevice::resume(kept.fds.remove(0), &kept.data)?,
             None => {
@@ -61,7 +61,7 @@ fn work(words: &[String]) -> Result<(), Box<dyn Error>> {
             }
         };
         std::fs::write(format!("{node}.pid"), std::process::id().to_string())?;
-        support::wait_readable(&stop)?;
+        until::wait_readable(&stop)?;
         let released = device.release();
         holder.forget(LOOP)?;
         drop(serving_ends);

@@ -1,7 +1,5 @@
 //! The whole path: a file system on a loop device on a FUSE file on memory, and what may not happen to it.
 
-mod support;
-
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -10,27 +8,29 @@ use std::path::Path;
 use std::thread::JoinHandle;
 
 use front::{Access, FuseFile, LoopDevice, LoopError};
-use support::{Store, can_bind, has_programs, run};
+
+use crate::machine::{can_bind, has_programs, run};
+use crate::store::serve;
 
 const SIZE_BYTES: usize = 64 << 20;
 
 /// A served file; its thread ends when `stop` is dropped.
 struct Served {
     stop: OwnedFd,
-    server: JoinHandle<(FuseFile, Store)>,
+    server: JoinHandle<(FuseFile, Vec<u8>)>,
 }
 
 impl Served {
-    fn start(mut file: FuseFile, mut store: Store) -> Self {
+    fn start(mut file: FuseFile, mut store: Vec<u8>) -> Self {
         let (stopped, stop) = rustix::pipe::pipe().unwrap();
         let server = std::thread::spawn(move || {
-            support::serve(&mut file, &mut store, Some(&stopped)).unwrap();
+            serve(&mut file, &mut store, Some(&stopped)).unwrap();
             (file, store)
         });
         Self { stop, server }
     }
 
-    fn stop(self) -> (FuseFile, Store) {
+    fn stop(self) -> (FuseFile, Vec<u8>) {
         drop(self.stop);
         self.server.join().unwrap()
     }
@@ -61,7 +61,7 @@ fn ext4_survives_release_and_bind() {
     let [node_word, mounted_word] = [&node, &mounted].map(|path| path.to_str().unwrap());
     let file = FuseFile::mount(&on, "disk", SIZE_BYTES as u64, Access::ReadWrite).unwrap();
     let path = file.path();
-    let served = Served::start(file, Store::memory(SIZE_BYTES));
+    let served = Served::start(file, vec![0x5a; SIZE_BYTES]);
 
     let device = LoopDevice::bind(&path, &node, 512, Access::ReadWrite).unwrap();
     assert!(is_direct(&device));
@@ -100,7 +100,7 @@ fn no_page_is_stale_or_lost() {
     std::fs::create_dir(&on).unwrap();
     let file = FuseFile::mount(&on, "disk", SIZE_BYTES as u64, Access::ReadWrite).unwrap();
     let path = file.path();
-    let served = Served::start(file, Store::memory(SIZE_BYTES));
+    let served = Served::start(file, vec![0x5a; SIZE_BYTES]);
 
     let device = LoopDevice::bind(&path, &node, 512, Access::ReadWrite).unwrap();
     let mut user = OpenOptions::new().read(true).write(true).open(&node).unwrap();
@@ -113,11 +113,10 @@ fn no_page_is_stale_or_lost() {
     device.release().unwrap();
 
     let (file, mut store) = served.stop();
-    let Store::Memory(memory) = &mut store else { unreachable!("made as memory") };
-    assert!(memory[..512].iter().all(|&b| b == 3));
-    assert!(memory[512..1 << 20].iter().all(|&b| b == 2));
-    assert!(memory[1 << 20..8 << 20].iter().all(|&b| b == 1));
-    memory[..4096].fill(4);
+    assert!(store[..512].iter().all(|&b| b == 3));
+    assert!(store[512..1 << 20].iter().all(|&b| b == 2));
+    assert!(store[1 << 20..8 << 20].iter().all(|&b| b == 1));
+    store[..4096].fill(4);
     let served = Served::start(file, store);
 
     let device = LoopDevice::bind(&path, &node, 4096, Access::ReadOnly).unwrap();
@@ -146,17 +145,17 @@ fn discarded_blocks_read_as_zeroes() {
     std::fs::create_dir(&on).unwrap();
     let file = FuseFile::mount(&on, "disk", SIZE_BYTES as u64, Access::ReadWrite).unwrap();
     let path = file.path();
-    let served = Served::start(file, Store::memory(SIZE_BYTES));
+    let served = Served::start(file, vec![0x5a; SIZE_BYTES]);
     let device = LoopDevice::bind(&path, &node, 512, Access::ReadWrite).unwrap();
     let node_word = node.to_str().unwrap();
     run("blkdiscard", &["-o", "1048576", "-l", "1048576", node_word]).unwrap();
     run("blkdiscard", &["-z", "-o", "4194304", "-l", "8192", node_word]).unwrap();
     device.release().unwrap();
     let (mut file, store) = served.stop();
-    let Store::Memory(memory) = store else { unreachable!("made as memory") };
-    let zero = |range: std::ops::Range<usize>| memory[range].iter().all(|&b| b == 0);
+
+    let zero = |range: std::ops::Range<usize>| store[range].iter().all(|&b| b == 0);
     assert!(zero(1 << 20..2 << 20) && zero(4 << 20..(4 << 20) + 8192));
-    assert_eq!([memory[(1 << 20) - 1], memory[2 << 20], memory[(4 << 20) + 8192]], [0x5a; 3]);
+    assert_eq!([store[(1 << 20) - 1], store[2 << 20], store[(4 << 20) + 8192]], [0x5a; 3]);
     file.unmount().unwrap();
 }
 
@@ -179,7 +178,7 @@ fn what_is_no_block_request_is_refused() {
     let size_bytes = 4096 + 512;
     let file = FuseFile::mount(on.path(), "disk", size_bytes, Access::ReadWrite).unwrap();
     let path = file.path();
-    let served = Served::start(file, Store::memory(size_bytes as usize));
+    let served = Served::start(file, vec![0x5a; size_bytes as usize]);
     let user = OpenOptions::new().read(true).write(true).open(&path).unwrap();
     let errno = |result: io::Result<()>| result.err().and_then(|e| e.raw_os_error());
     assert_eq!(errno(user.write_all_at(&[1; 100], 0)), Some(libc::EINVAL));

@@ -1,8 +1,6 @@
 //! Superblocks and layouts against what drbdmeta and the kernel wrote.
 
-mod captured;
-
-use captured::capture;
+use crate::capture::capture;
 use drbd_format::meta::{Layout, Magic, MetaFlags, Placement, SuperBlock};
 use proptest::prelude::*;
 

@@ -1,5 +1,4 @@
 //! Reads the files of `tests/captures`; their README describes the form.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

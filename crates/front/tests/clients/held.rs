@@ -1,7 +1,5 @@
 //! A worker that is killed under a mounted file system, and a successor that goes on.
 
-mod support;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -11,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
-use support::{can_bind, has_programs, run};
+
+use crate::machine::{can_bind, has_programs, run};
 
 const KILLS: u32 = 5;
 /// Records written and synced between two kills.

@@ -1,10 +1,8 @@
 //! Packets against what two kernels sent each other, and against nonsense.
 
-mod captured;
-
 use std::collections::BTreeSet;
 
-use captured::{packet_files, packets};
+use crate::capture::{packet_files, packets};
 use drbd_format::wire::{
     Agreed, BlockRequest, Command, Data, DataFlags, Features, Header, HeaderForm, Packet, Protocol, Sizes,
     SyncParam, body_bytes,

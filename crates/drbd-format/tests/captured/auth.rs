@@ -1,8 +1,6 @@
 //! The handshake's proof against what two kernels answered each other.
 
-mod captured;
-
-use captured::packets;
+use crate::capture::packets;
 use drbd_format::auth::{CramHmac, Digest};
 use drbd_format::wire::{Agreed, Header, Packet};
 

@@ -1,7 +1,5 @@
 //! The NBD server against the field's clients, and against one that misbehaves.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -10,7 +8,9 @@ use std::thread::JoinHandle;
 
 use front::Access;
 use front::nbd::{Export, NbdServer, listen};
-use support::{Store, has_programs, run};
+
+use crate::machine::{has_programs, run};
+use crate::store::serve;
 
 const SIZE_BYTES: usize = 64 << 20;
 
@@ -26,9 +26,8 @@ impl Server {
         let export = Export { name: "disk".into(), size_bytes: SIZE_BYTES as u64, access };
         let mut server = NbdServer::new(listen(&place.path().join("nbd")).unwrap(), export).unwrap();
         let (stopped, stop) = rustix::pipe::pipe().unwrap();
-        let mut store = Store::memory(SIZE_BYTES);
-        let server =
-            std::thread::spawn(move || support::serve(&mut server, &mut store, Some(&stopped)).unwrap());
+        let mut store = vec![0x5a; SIZE_BYTES];
+        let server = std::thread::spawn(move || serve(&mut server, &mut store, Some(&stopped)).unwrap());
         Self { place, stop: Some(stop), server: Some(server) }
     }
 

@@ -1,8 +1,6 @@
 //! The ring against what the kernel and drbdmeta left on disks.
 
-mod captured;
-
-use captured::capture;
+use crate::capture::capture;
 use drbd_format::activity_log::{
     BLOCK_BYTES, CONTEXT_MAX, EXTENT_FREE, Kind, Replay, Transaction, UPDATES_MAX, replay, ring_block,
 };

@@ -1,10 +1,8 @@
 //! The bitmap against captured transfers and against a plain set of blocks.
 
-mod captured;
-
 use std::collections::BTreeSet;
 
-use captured::{capture, packets};
+use crate::capture::{capture, packets};
 use drbd_format::bitmap::{Bitmap, BitmapReceiver, BitmapSender};
 use drbd_format::wire::{Agreed, Command, Header, Packet};
 use proptest::prelude::*;
