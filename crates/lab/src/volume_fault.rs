@@ -25,7 +25,7 @@ use crate::store;
 pub const FAULTS_MAX: usize = 32;
 
 /// The longest that `slow` may make a request take.
-pub const SLOW_MS_MAX: u64 = 600_000;
+pub const SLOW_US_MAX: u64 = 600_000_000;
 
 /// Bytes of a volume, the end not included.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -46,8 +46,8 @@ pub enum Kind {
     Hang,
     /// Requests take longer, each by itself.
     Slow {
-        /// By so many milliseconds.
-        ms: u64,
+        /// By so many microseconds.
+        us: u64,
     },
     /// Writes to parts that hold no data yet fail with ENOSPC.
     Full,
@@ -78,13 +78,18 @@ pub struct VolumeFault {
     pub range: Option<ByteRange>,
 }
 
+/// As people write it: 20, 0.2.
+fn milliseconds(us: u64) -> f64 {
+    us as f64 / 1000.0
+}
+
 impl fmt::Display for VolumeFault {
     /// The words behind `fault volume NAME` that make it again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             Kind::Error => f.write_str("error"),
             Kind::Hang => f.write_str("hang"),
-            Kind::Slow { ms } => write!(f, "slow {ms}"),
+            Kind::Slow { us } => write!(f, "slow {}", milliseconds(us)),
             Kind::Full => f.write_str("full"),
             Kind::ReadOnly => f.write_str("read-only"),
             Kind::Flip { at, bit, .. } => write!(f, "flip --at {at} --bit {bit}"),
@@ -115,7 +120,7 @@ impl VolumeFault {
         match self.kind {
             Kind::Error => format!("{requests} of {place} fail"),
             Kind::Hang => format!("{requests} of {place} wait"),
-            Kind::Slow { ms } => format!("{requests} of {place} take {ms} ms longer"),
+            Kind::Slow { us } => format!("{requests} of {place} take {} ms longer", milliseconds(us)),
             Kind::Full => format!("what would fill {place} fails for want of space"),
             Kind::ReadOnly => format!("writes of {place} fail"),
             Kind::Flip { at, bit, .. } => format!("bit {bit} of byte {at} of {volume} is flipped"),
@@ -250,9 +255,10 @@ mod tests {
     #[test]
     fn words_make_it_again() {
         let range = Some(ByteRange { from: 4096, to: 8192 });
-        let slow = VolumeFault { kind: Kind::Slow { ms: 20 }, reads: false, writes: true, range };
-        assert_eq!(slow.to_string(), "slow 20 --write --range 4096-8192");
-        let json = r#"{"kind":"slow","ms":20,"reads":false,"writes":true,"range":{"from":4096,"to":8192}}"#;
+        let slow = VolumeFault { kind: Kind::Slow { us: 20_200 }, reads: false, writes: true, range };
+        assert_eq!(slow.to_string(), "slow 20.2 --write --range 4096-8192");
+        let json =
+            r#"{"kind":"slow","us":20200,"reads":false,"writes":true,"range":{"from":4096,"to":8192}}"#;
         assert_eq!(serde_json::to_string(&slow).expect("plain data"), json);
         assert_eq!(serde_json::from_str::<VolumeFault>(json).expect("its own"), slow);
         let full = VolumeFault { kind: Kind::Full, reads: false, writes: true, range: None };

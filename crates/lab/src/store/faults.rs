@@ -87,9 +87,9 @@ impl Faults {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let met: Vec<Kind> =
             state.list.iter().filter(|fault| meets(fault, access)).map(|fault| fault.kind).collect();
-        let slow_ms: u64 = met.iter().map(|kind| if let Kind::Slow { ms } = kind { *ms } else { 0 }).sum();
-        if slow_ms > 0 && !waited {
-            return Verdict::Wait(Duration::from_millis(slow_ms));
+        let slow_us: u64 = met.iter().map(|kind| if let Kind::Slow { us } = kind { *us } else { 0 }).sum();
+        if slow_us > 0 && !waited {
+            return Verdict::Wait(Duration::from_micros(slow_us));
         }
         if met.contains(&Kind::Hang) || state.frozen && matches!(access, Access::Write { .. } | Access::Flush)
         {
@@ -148,7 +148,7 @@ mod tests {
             (fault(Kind::Error, true, Some((8191, 8192))), &read, Verdict::Fail(Errno::IO)),
             (fault(Kind::Hang, false, None), &Access::Flush, Verdict::Hang),
             (fault(Kind::Hang, false, Some((0, 1 << 40))), &Access::Flush, Verdict::Pass),
-            (fault(Kind::Slow { ms: 7 }, true, None), &read, Verdict::Wait(Duration::from_millis(7))),
+            (fault(Kind::Slow { us: 7000 }, true, None), &read, Verdict::Wait(Duration::from_millis(7))),
             (fault(Kind::ReadOnly, false, None), &discard, Verdict::Fail(Errno::ROFS)),
             (fault(Kind::ReadOnly, false, None), &Access::Flush, Verdict::Pass),
             (fault(Kind::Full, false, None), &write, Verdict::Fail(Errno::NOSPC)),
@@ -164,7 +164,7 @@ mod tests {
 
     #[test]
     fn slow_ones_add_up_and_what_else_is_wrong_comes_after() {
-        let slow = |ms| fault(Kind::Slow { ms }, true, None);
+        let slow = |ms: u64| fault(Kind::Slow { us: 1000 * ms }, true, None);
         let faults = Faults::new(vec![slow(5), slow(6), fault(Kind::Error, true, None)]);
         let read = Access::Read(0..1);
         assert_eq!(faults.verdict(&read, false, |_| true), Verdict::Wait(Duration::from_millis(11)));

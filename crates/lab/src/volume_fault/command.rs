@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{ByteRange, FAULTS_MAX, Kind, SLOW_MS_MAX, VolumeFault, add, choose, flip, heal, refuse_raw};
+use super::{ByteRange, FAULTS_MAX, Kind, SLOW_US_MAX, VolumeFault, add, choose, flip, heal, refuse_raw};
 use crate::error::{Error, Result};
 use crate::events;
 use crate::place::Lab;
@@ -35,7 +35,9 @@ enum What {
     Hang(Requests),
     /// Each request takes so many milliseconds longer, beside the others
     Slow {
-        ms: u64,
+        /// How many; 0.2 is 200 microseconds
+        #[arg(value_name = "MS", value_parser = milliseconds)]
+        us: u64,
         #[command(flatten)]
         requests: Requests,
     },
@@ -95,6 +97,13 @@ fn bytes(text: &str) -> std::result::Result<u64, String> {
     scaled.ok_or_else(|| format!("{text:?} is no number of bytes; write 4096, 4K, 1M or 2G"))
 }
 
+/// Milliseconds as microseconds.
+fn milliseconds(text: &str) -> std::result::Result<u64, String> {
+    let parsed: Option<f64> = text.parse().ok();
+    let us = parsed.map(|ms| (ms * 1000.0).round()).filter(|us| (1.0..=SLOW_US_MAX as f64).contains(us));
+    us.map(|us| us as u64).ok_or_else(|| format!("milliseconds are 0.001 to {}", SLOW_US_MAX / 1000))
+}
+
 fn range(text: &str) -> std::result::Result<ByteRange, String> {
     let (from, to) = text.split_once('-').ok_or_else(|| format!("{text:?}: write FROM-TO, such as 0-4K"))?;
     let range = ByteRange { from: bytes(from)?, to: bytes(to)? };
@@ -143,7 +152,7 @@ fn fault(lab: &Lab, volume: &Volume, what: &What) -> Result<VolumeFault> {
     let (kind, requests, range) = match what {
         What::Error(requests) => (Kind::Error, Some(requests), requests.place.range),
         What::Hang(requests) => (Kind::Hang, Some(requests), requests.place.range),
-        What::Slow { ms, requests } => (Kind::Slow { ms: *ms }, Some(requests), requests.place.range),
+        What::Slow { us, requests } => (Kind::Slow { us: *us }, Some(requests), requests.place.range),
         What::Full(place) => (Kind::Full, None, place.range),
         What::ReadOnly(place) => (Kind::ReadOnly, None, place.range),
         What::Flip { place, .. } => (Kind::Flip { at: 0, bit: 0, was: 0 }, None, place.range),
@@ -156,11 +165,6 @@ fn fault(lab: &Lab, volume: &Volume, what: &What) -> Result<VolumeFault> {
             range.to,
             volume.called()
         ));
-    }
-    if let Kind::Slow { ms } = kind
-        && !(1..=SLOW_MS_MAX).contains(&ms)
-    {
-        return refused(format!("slow {ms}: milliseconds are 1 to {SLOW_MS_MAX}"));
     }
     let reads = requests.is_some_and(|requests| !requests.write);
     let writes = requests.is_none_or(|requests| !requests.read);
