@@ -1,13 +1,15 @@
 //! The cluster's word over writes: a permit that runs out, and a peer that was fenced.
 
+mod fresh_disk;
+
 use std::net::SocketAddr;
 
 use drbd_engine::admin::{DiskOptions, NetOptions};
-use drbd_engine::event::{Action, Event, FoundDisk, FrontFault, FrontId, FrontOp, Order, SocketId, Ticket};
+use drbd_engine::event::{Action, Event, FrontFault, FrontId, FrontOp, Order, SocketId, Ticket};
 use drbd_engine::{Instant, Resource};
-use drbd_format::bitmap::Bitmap;
-use drbd_format::meta::{Layout, SuperBlock};
 use units::SectorRange;
+
+use crate::fresh_disk::fresh_disk;
 
 const DISK_BYTES: u64 = 16 << 20;
 
@@ -24,7 +26,6 @@ struct Node {
 impl Node {
     /// Primary on its own disk, alone.
     fn primary() -> Self {
-        let layout = Layout::internal(DISK_BYTES).expect("large enough");
         let mut counter = 0_u8;
         let entropy = Box::new(move |bytes: &mut [u8]| {
             for byte in bytes {
@@ -42,17 +43,8 @@ impl Node {
             dialled: 0,
             closed: Vec::new(),
         };
-        let disk = FoundDisk {
-            superblock: SuperBlock::fresh(&layout, 1),
-            capacity_sectors: layout.usable_sectors,
-            bitmap: Bitmap::of_device(0),
-            hot_extents: Vec::new(),
-            next_transaction: 0,
-            logical_block_bytes: 512,
-            discards: false,
-        };
         let options = DiskOptions::default();
-        node.order(1, Order::Attach { volume: 0, disk: Box::new(disk), options });
+        node.order(1, Order::Attach { volume: 0, disk: fresh_disk(DISK_BYTES), options });
         node.order(2, Order::Primary { force: true });
         assert_eq!(node.answered, [Ticket(1), Ticket(2)]);
         node

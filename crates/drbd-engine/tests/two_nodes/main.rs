@@ -1,5 +1,7 @@
 //! Two engines with each other.
 
+#[path = "../fresh_disk/mod.rs"]
+mod fresh_disk;
 mod handshake;
 mod hostile;
 mod pair;

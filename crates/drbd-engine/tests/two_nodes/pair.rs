@@ -4,15 +4,13 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use drbd_engine::admin::{DiskOptions, NetOptions};
-use drbd_engine::event::{
-    Action, Event, FoundDisk, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket,
-};
+use drbd_engine::event::{Action, Event, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket};
 use drbd_engine::{Instant, Resource};
-use drbd_format::bitmap::Bitmap;
-use drbd_format::meta::{Layout, SuperBlock};
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
+
+use crate::fresh_disk::fresh_disk;
 
 const DISK_BYTES: u64 = 9 << 20;
 
@@ -134,18 +132,8 @@ impl Pair {
     }
 
     pub fn attach(&mut self, n: usize) {
-        let layout = Layout::internal(DISK_BYTES).expect("large enough");
-        let disk = FoundDisk {
-            superblock: SuperBlock::fresh(&layout, 1),
-            capacity_sectors: layout.usable_sectors,
-            bitmap: Bitmap::of_device(0),
-            hot_extents: Vec::new(),
-            next_transaction: 0,
-            logical_block_bytes: 512,
-            discards: true,
-        };
         let options = DiskOptions { al_extents: 7, ..DiskOptions::default() };
-        self.order(n, Order::Attach { volume: 0, disk: Box::new(disk), options });
+        self.order(n, Order::Attach { volume: 0, disk: fresh_disk(DISK_BYTES), options });
     }
 
     pub fn number(&mut self) -> u64 {

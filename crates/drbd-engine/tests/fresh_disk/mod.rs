@@ -1,0 +1,19 @@
+//! What the shell finds on a disk that `create-md` has just written.
+
+use drbd_engine::event::FoundDisk;
+use drbd_format::bitmap::Bitmap;
+use drbd_format::meta::{Layout, SuperBlock};
+
+/// A disk of this size with internal meta-data, and nothing has happened to it.
+pub fn fresh_disk(bytes: u64) -> Box<FoundDisk> {
+    let layout = Layout::internal(bytes).expect("large enough");
+    Box::new(FoundDisk {
+        superblock: SuperBlock::fresh(&layout, 1),
+        capacity_sectors: layout.usable_sectors,
+        bitmap: Bitmap::of_device(0),
+        hot_extents: Vec::new(),
+        next_transaction: 0,
+        logical_block_bytes: 512,
+        discards: true,
+    })
+}
