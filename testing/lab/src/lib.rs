@@ -64,6 +64,19 @@ impl TestLab {
         Self { name: format!("t{}-{test}", std::process::id()) }
     }
 
+    /// Two servers, `a` at 10.1.0.2 and `b` at 10.1.0.3, on the network `net`.
+    ///
+    /// # Panics
+    /// If they do not come up.
+    #[track_caller]
+    pub fn pair(test: &str) -> Self {
+        let lab = Self::new(test);
+        lab.nova(&["network-create", "net", "10.1.0.0/24"]);
+        lab.boot("a", &["net"]);
+        lab.boot("b", &["net"]);
+        lab
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

@@ -6,15 +6,6 @@ use testing_lab::{TestLab, can_run};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Two servers, `a` at 10.1.0.2 and `b` at 10.1.0.3, on the network `net`.
-fn pair(test: &str) -> TestLab {
-    let lab = TestLab::new(test);
-    lab.nova(&["network-create", "net", "10.1.0.0/24"]);
-    lab.boot("a", &["net"]);
-    lab.boot("b", &["net"]);
-    lab
-}
-
 /// The faults in force, as the words that bring each about.
 #[track_caller]
 fn in_force(lab: &TestLab) -> Vec<String> {
@@ -49,7 +40,7 @@ fn silence_one_way_and_both() {
     if !can_run("silence_one_way_and_both") {
         return;
     }
-    let lab = pair("silence");
+    let lab = TestLab::pair("silence");
     let address = lab.inside("b", "cat /sys/class/net/eth0/address");
     lab.inside("a", &format!("echo {} > /root/b", address.trim()));
     assert!(lab.comes_to_hear("a", "10.1.0.3") && reaches(&lab));
@@ -85,7 +76,7 @@ fn a_paused_server_stands_still() {
     if !can_run("a_paused_server_stands_still") {
         return;
     }
-    let lab = pair("pause");
+    let lab = TestLab::pair("pause");
     lab.inside("a", "(setsid sh -c 'while :; do date +%N > /tmp/now; sleep 0.01; done' >/dev/null 2>&1 &)");
     lab.within(PATIENCE, "a", "test -s /tmp/now");
     let server: serde_json::Value = serde_json::from_str(&lab.nova(&["show", "--json", "a"])).expect("JSON");
@@ -149,7 +140,7 @@ fn mistakes_change_nothing() {
     if !can_run("mistakes_change_nothing") {
         return;
     }
-    let lab = pair("wrong");
+    let lab = TestLab::pair("wrong");
     lab.nova(&["network-create", "other", "10.2.0.0/24"]);
     for (words, mistake) in [
         (&["power-cut", "c"][..], "no server has the id or name \"c\"; servers: "),
@@ -205,7 +196,7 @@ fn a_bad_cable_is_as_bad_as_said() {
     if !can_run("a_bad_cable_is_as_bad_as_said") {
         return;
     }
-    let lab = pair("wire");
+    let lab = TestLab::pair("wire");
     let address = lab.inside("b", "cat /sys/class/net/eth0/address");
     lab.inside("a", &format!("echo {} > /root/b", address.trim()));
 
@@ -245,7 +236,7 @@ fn a_relay_that_died_is_noticed_and_one_that_nobody_needs_ends() {
     if !can_run("a_relay_that_died_is_noticed_and_one_that_nobody_needs_ends") {
         return;
     }
-    let lab = pair("relay");
+    let lab = TestLab::pair("relay");
     let file = format!("/run/lockstep/lab/{}/wires.json", lab.name());
     let relay = || {
         let process: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).ok()?).expect("JSON");
@@ -283,7 +274,7 @@ fn a_clock_jumps_in_one_server_only() {
     if !can_run(NAME) {
         return;
     }
-    let lab = pair("clock");
+    let lab = TestLab::pair("clock");
     let answer = lab.command("lab", &["fault", "clock", "a", "+1h"]).output().expect("it starts");
     let said = String::from_utf8_lossy(&answer.stderr).into_owned();
     if said.contains("install the package libfaketime") {

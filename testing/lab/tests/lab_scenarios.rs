@@ -43,20 +43,12 @@ fn events(lab: &TestLab) -> Vec<Value> {
     log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
 }
 
-fn pair(test: &str) -> TestLab {
-    let lab = TestLab::new(test);
-    lab.nova(&["network-create", "net", "10.1.0.0/24"]);
-    lab.boot("a", &["net"]);
-    lab.boot("b", &["net"]);
-    lab
-}
-
 #[test]
 fn one_seed_gives_the_same_faults_at_the_same_times() {
     if !can_run("one_seed_gives_the_same_faults_at_the_same_times") {
         return;
     }
-    let lab = pair("seeds");
+    let lab = TestLab::pair("seeds");
     let file = scenario(SCENARIO);
     let dry = json(&play(&lab, &file, &["--seed", "7", "--dry-run", "--json"]).output().expect("it starts"));
     let planned: Vec<(u64, &Value)> = dry["steps"]
@@ -93,7 +85,7 @@ fn a_mistake_is_refused_before_anything_starts() {
     if !can_run("a_mistake_is_refused_before_anything_starts") {
         return;
     }
-    let lab = pair("mistake");
+    let lab = TestLab::pair("mistake");
     let before = events(&lab).len();
     for (line, mistake) in [
         ("at 2s explode a", ":2: unrecognized subcommand 'explode'"),
@@ -116,7 +108,7 @@ fn an_interrupted_play_says_what_is_in_force() {
     if !can_run("an_interrupted_play_says_what_is_in_force") {
         return;
     }
-    let lab = pair("ctrlc");
+    let lab = TestLab::pair("ctrlc");
     let file = scenario("at 0s power-on a\nat 0s partition a b\nat 1m heal --all\n");
     for (options, in_force) in [(&[][..], "partition a b"), (&["--heal-after"], "no fault is in force")] {
         let before = events(&lab).len();
