@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -206,11 +207,50 @@ fn udev_says(device: &Path, rules: &Path, with: &str) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
-/// The output of a shell command that must succeed.
-fn shell(script: &str) -> String {
-    let output = Command::new("sh").args(["-c", script]).output().expect("sh is there");
-    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+/// The output of a program that must succeed.
+#[track_caller]
+fn output(program: &str, words: &[&str]) -> String {
+    let output = Command::new(program).args(words).output().expect("it is there");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{program} {}: {said}", words.join(" "));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A loop device on a file where the mirror has its own: any that has a file system will do. It goes with the test.
+struct Backing {
+    directory: PathBuf,
+    node: String,
+}
+
+impl Backing {
+    fn formatted() -> Self {
+        let directory = PathBuf::from(format!("/run/lockstep/minor-{}", std::process::id()));
+        fs::create_dir_all(&directory).expect("a directory");
+        let mut backing = Self { directory, node: String::new() };
+        let file = backing.directory.join("file").display().to_string();
+        output("truncate", &["-s", "8M", &file]);
+        output("mkfs.ext4", &["-qF", &file]);
+        backing.node = output("losetup", &["--find", "--show", &file]);
+        backing
+    }
+}
+
+impl Drop for Backing {
+    fn drop(&mut self) {
+        let detached = self.node.is_empty()
+            || Command::new("losetup").args(["-d", &self.node]).status().is_ok_and(|status| status.success());
+        let removed = fs::remove_dir_all(&self.directory);
+        match fs::remove_dir("/run/lockstep") {
+            // Not empty: labs and daemons that run have theirs there.
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => {}
+            Err(error) if !std::thread::panicking() => panic!("/run/lockstep: {error}"),
+            _ => {}
+        }
+        if !std::thread::panicking() {
+            assert!(detached, "losetup -d {}", self.node);
+            removed.expect("it is ours");
+        }
+    }
 }
 
 #[test]
@@ -223,17 +263,10 @@ fn udev_does_not_probe_the_mirror() {
         return;
     }
     let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crates/lab/udev/50-lockstep-lab.rules");
-    // Any file where the mirror has its own will do.
-    let directory = format!("/run/lockstep/minor-{}", std::process::id());
-    let node = shell(&format!(
-        "mkdir -p {directory} && truncate -s 8M {directory}/file && mkfs.ext4 -qF {directory}/file && \
-         losetup --find --show {directory}/file"
-    ));
-    let device = PathBuf::from(node.replace("/dev/", "/sys/block/"));
+    let backing = Backing::formatted();
+    let device = PathBuf::from(backing.node.replace("/dev/", "/sys/block/"));
     let (with, without) = (udev_says(&device, &rules, "with"), udev_says(&device, &rules, "without"));
-    shell(&format!(
-        "losetup -d {node} && rm -r {directory} && {{ rmdir /run/lockstep 2> /dev/null || true; }}"
-    ));
+    drop(backing);
     assert!(without.contains("ID_FS_TYPE=ext4"), "the test would not see a probe:\n{without}");
     assert!(with.contains("UDISKS_IGNORE=1") && !with.contains("ID_FS_TYPE"), "{with}");
     assert!(!with.contains("SYSTEMD_READY=0"), "systemd takes back what is mounted by hand:\n{with}");
