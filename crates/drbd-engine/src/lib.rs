@@ -21,6 +21,7 @@ mod orders;
 mod pace;
 mod peer_io;
 pub mod proc_drbd;
+mod progress;
 mod ranges;
 mod resource;
 mod resync;

@@ -161,7 +161,7 @@ impl Device {
             return false;
         }
         self.application_seen_sectors = self.application_sectors;
-        resync.late_speed_kib_per_s(now, left) > u64::from(least)
+        resync.progress.late_speed_kib_per_s(now, left) > u64::from(least)
     }
 }
 

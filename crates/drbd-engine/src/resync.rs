@@ -15,6 +15,7 @@ use crate::device::{BLOCK_SECTORS, BitmapDue, Device, Owner, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, Tag};
 use crate::pace::Pace;
 use crate::peer_io::ID_SYNCER;
+use crate::progress::Progress;
 use crate::resource::Resource;
 use crate::state::State;
 use crate::time::Instant;
@@ -31,9 +32,6 @@ const TARGET_SAYS_WHEN_DONE: u32 = 96;
 /// How often the target writes its bitmap while it syncs.
 const BITMAP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Upstream keeps eight marks three seconds apart to tell the recent speed.
-const MARK_INTERVAL: Duration = Duration::from_secs(3);
-
 /// A request for a block on its way.
 #[derive(Debug)]
 struct Asked {
@@ -46,19 +44,12 @@ struct Asked {
 /// A resync under way, on either side.
 #[derive(Debug)]
 pub struct Resync {
-    /// Blocks to sync when it began.
-    pub total: u64,
-    /// When it began.
-    pub began: Instant,
-    /// When and with how many blocks left the recent speed is measured from.
-    marks: Vec<(Instant, u64)>,
+    /// What it had to do when it began, and how fast that goes.
+    pub(crate) progress: Progress,
     /// Blocks that could not be synced.
     pub failed: u64,
     /// Source: the target has said that it is done. Its last acknowledgements may come after that, on the other socket.
     pub(crate) target_is_done: bool,
-    /// Since when it is paused, and how long it was before.
-    paused_since: Option<Instant>,
-    paused: Duration,
     /// Target: our bitmap is stable, blocks may be asked for once the superblock of this version is stable, too.
     ready_at: Option<u64>,
     /// Target: next bit to look at.
@@ -77,13 +68,9 @@ pub struct Resync {
 impl Resync {
     pub(crate) fn new(now: Instant, total: u64) -> Self {
         Self {
-            total,
-            began: now,
-            marks: vec![(now, total)],
+            progress: Progress::new(now, total),
             failed: 0,
             target_is_done: false,
-            paused_since: None,
-            paused: Duration::ZERO,
             ready_at: None,
             position: 0,
             in_flight: BTreeMap::new(),
@@ -92,47 +79,6 @@ impl Resync {
             bitmap_written: now,
             ending: None,
             preparing: None,
-        }
-    }
-
-    /// Blocks a second since `mark`, 0 if nothing moved.
-    fn speed(mark: (Instant, u64), now: Instant, left: u64) -> u64 {
-        let done = mark.1.saturating_sub(left);
-        let nanos = u64::try_from(now.since(mark.0).as_nanos()).unwrap_or(u64::MAX).max(1_000_000);
-        ((u128::from(done) * 1_000_000_000) / u128::from(nanos)) as u64
-    }
-
-    /// KiB per second of late and since the beginning.
-    pub fn speeds_kib_per_s(&self, now: Instant, left: u64) -> (u64, u64) {
-        let recent = self.marks.first().copied().unwrap_or((self.began, self.total));
-        (Self::speed(recent, now, left) * 4, Self::speed((self.began, self.total), now, left) * 4)
-    }
-
-    /// Whether it is paused from now on.
-    pub(crate) fn paused(&mut self, now: Instant, is_paused: bool) {
-        match (self.paused_since, is_paused) {
-            (None, true) => self.paused_since = Some(now),
-            (Some(since), false) => {
-                self.paused += now.since(since);
-                self.paused_since = None;
-            }
-            _ => {}
-        }
-    }
-
-    /// KiB per second over the last two marks, about.
-    pub(crate) fn late_speed_kib_per_s(&self, now: Instant, left: u64) -> u64 {
-        let late = self.marks.iter().rev().nth(1).or(self.marks.first());
-        Self::speed(late.copied().unwrap_or((self.began, self.total)), now, left) * 4
-    }
-
-    /// Moves the mark that the recent speed is measured from.
-    pub(crate) fn mark(&mut self, now: Instant, left: u64) {
-        if self.marks.last().is_none_or(|(at, _)| now.since(*at) >= MARK_INTERVAL) {
-            self.marks.push((now, left));
-            if self.marks.len() > 8 {
-                self.marks.remove(0);
-            }
         }
     }
 }
@@ -218,7 +164,7 @@ impl Resource {
         let Some(device) = devices.get_mut(&volume) else { return };
         let (Some(disk), Some(resync)) = (&mut device.disk, &mut device.resync) else { return };
         let left = disk.bitmap.count();
-        resync.mark(now, left);
+        resync.progress.mark(now, left);
         let ready = resync.ready_at.is_some_and(|version| disk.stable >= version);
         if device.state.conn != C::SyncTarget || !ready || resync.ending.is_some() {
             return;
@@ -381,7 +327,7 @@ impl Resource {
             disk.bitmap.clear_range(range);
             let left = disk.bitmap.count();
             if let Some(resync) = &mut device.resync {
-                resync.mark(now, left);
+                resync.progress.mark(now, left);
             }
         }
     }
@@ -432,9 +378,7 @@ impl Resource {
         let now = self.turn.now;
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(resync) = device.resync.take() else { return };
-        let paused = resync.paused.as_secs();
-        let seconds = (now.since(resync.began).as_secs() - paused).max(1);
-        let speed = resync.total * 4 / seconds;
+        let (seconds, paused, speed) = resync.progress.summary(now, resync.progress.total);
         let target = matches!(device.state.conn, C::SyncTarget | C::PausedSyncT);
         let mut next = State { conn: C::Connected, ..device.state };
         if resync.failed == 0 {

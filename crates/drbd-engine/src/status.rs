@@ -174,9 +174,9 @@ impl crate::device::Device {
             counters,
             was_degraded: false,
             sync: self.resync.as_ref().map(|resync| {
-                let (speed, average) = resync.speeds_kib_per_s(now, left);
+                let (speed, average) = resync.progress.speeds_kib_per_s(now, left);
                 SyncProgress {
-                    total_kib: resync.total * 4,
+                    total_kib: resync.progress.total * 4,
                     left_kib: left * 4,
                     speed_kib_per_s: speed,
                     average_kib_per_s: average,

@@ -148,7 +148,7 @@ impl Resource {
             device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
         }
         if let Some(resync) = &mut device.resync {
-            resync.paused(turn.now, matches!(ns.conn, C::PausedSyncS | C::PausedSyncT));
+            resync.progress.paused(turn.now, matches!(ns.conn, C::PausedSyncS | C::PausedSyncT));
         }
         let starts_sync = |conn: C| matches!(conn, C::StartingSyncS | C::StartingSyncT);
         if !starts_sync(ns.conn) {
