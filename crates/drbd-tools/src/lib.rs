@@ -4,6 +4,7 @@ pub mod drbd_conf;
 mod drbdadm;
 mod drbdmeta;
 mod drbdsetup;
+mod indented;
 pub mod meta_disk;
 mod proc_drbd;
 pub mod refusal;

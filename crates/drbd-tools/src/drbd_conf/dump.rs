@@ -1,11 +1,9 @@
 //! `drbdadm dump`: the configuration as the program has understood it, in drbdadm's form.
 
-use std::fmt::{self, Write};
 use std::path::{Path, PathBuf};
 
 use super::model::{Address, Config, Global, Host, MetaDisk, Resource, Sections, Setting, Volume};
-
-const INDENT_COLUMNS: usize = 4;
+use crate::indented::Indented;
 
 /// Column in which the values of options begin.
 const VALUE_COLUMN: usize = 24;
@@ -19,19 +17,19 @@ const COMMAND_TIMEOUTS: [(&str, u32, u32); 3] = [("short", 5, 5), ("medium", 600
 
 /// The head of a dump: the file, `global` and `common`. With `is_verbose`, `global` also where it says nothing.
 pub fn head(config: &Config, path: &Path, is_verbose: bool) -> String {
-    let mut out = Printer::default();
+    let mut out = Indented::default();
     out.line(format_args!("# {}", canonical(path).display()));
-    out.global(&config.global, is_verbose);
+    write_global(&mut out, &config.global, is_verbose);
     if let Some(common) = &config.common {
-        out.block("common", |out| out.sections(common));
-        out.text.push('\n');
+        out.block("common", |out| write_sections(out, common));
+        out.gap();
     }
-    out.text
+    out.into_text()
 }
 
 /// One resource as seen from `node`.
 pub fn resource(config: &Config, resource: &Resource, node: &str) -> String {
-    let mut out = Printer::default();
+    let mut out = Indented::default();
     let name = escaped(&resource.name.text);
     let ignored = if resource.host(node).is_some() { "not ignored" } else { "ignored" };
     out.line(format_args!("# resource {name} on {node}: {ignored}, not stacked"));
@@ -40,12 +38,12 @@ pub fn resource(config: &Config, resource: &Resource, node: &str) -> String {
     out.line(format_args!("# defined at {}:{line}", file.display()));
     out.block(&format!("resource {name}"), |out| {
         for host in &resource.hosts {
-            out.host(host);
+            write_host(out, host);
         }
-        out.sections(&resource.sections);
+        write_sections(out, &resource.sections);
     });
-    out.text.push('\n');
-    out.text
+    out.gap();
+    out.into_text()
 }
 
 /// The directory's real path with the file's own name, as drbdadm shows files.
@@ -74,133 +72,111 @@ pub fn escaped(text: &str) -> String {
     quoted
 }
 
-#[derive(Default)]
-struct Printer {
-    text: String,
-    depth: usize,
+/// A name and a value in its column.
+fn write_aligned(out: &mut Indented, name: &str, value: &str) {
+    let width = VALUE_COLUMN.saturating_sub(out.columns());
+    out.line(format_args!("{name:width$} {value:>3};"));
 }
 
-impl Printer {
-    fn line(&mut self, content: fmt::Arguments<'_>) {
-        let indent = self.depth * INDENT_COLUMNS;
-        writeln!(self.text, "{:indent$}{content}", "").expect("a String takes every text");
+fn write_global(out: &mut Indented, global: &Global, is_verbose: bool) {
+    let usage_count = global.usage_count.as_deref().filter(|&answer| answer != "ask");
+    let refresh = global.dialog_refresh.filter(|&seconds| seconds != 1);
+    let says_something = global.disable_ip_verification
+        || global.minor_count.is_some()
+        || refresh.is_some()
+        || usage_count.is_some();
+    if !says_something && !is_verbose {
+        return;
     }
-
-    fn block(&mut self, title: &str, content: impl FnOnce(&mut Self)) {
-        self.line(format_args!("{title} {{"));
-        self.depth += 1;
-        content(self);
-        self.depth -= 1;
-        self.line(format_args!("}}"));
-    }
-
-    /// A name and a value in its column.
-    fn aligned(&mut self, name: &str, value: &str) {
-        let width = VALUE_COLUMN.saturating_sub(self.depth * INDENT_COLUMNS);
-        self.line(format_args!("{name:width$} {value:>3};"));
-    }
-
-    fn global(&mut self, global: &Global, is_verbose: bool) {
-        let usage_count = global.usage_count.as_deref().filter(|&answer| answer != "ask");
-        let refresh = global.dialog_refresh.filter(|&seconds| seconds != 1);
-        let says_something = global.disable_ip_verification
-            || global.minor_count.is_some()
-            || refresh.is_some()
-            || usage_count.is_some();
-        if !says_something && !is_verbose {
-            return;
+    out.block("global", |out| {
+        if global.disable_ip_verification {
+            out.line(format_args!("disable-ip-verification;"));
         }
-        self.block("global", |out| {
-            if global.disable_ip_verification {
-                out.line(format_args!("disable-ip-verification;"));
-            }
-            if let Some(count) = global.minor_count {
-                out.line(format_args!("minor-count {count};"));
-            }
-            if let Some(seconds) = refresh {
-                out.line(format_args!("dialog-refresh {seconds};"));
-            }
-            if let Some(answer) = usage_count {
-                out.line(format_args!("usage-count {answer};"));
-            }
-            for ((name, initial, unsaid), timeout) in
-                COMMAND_TIMEOUTS.into_iter().zip(global.command_timeouts_s)
-            {
-                let seconds = timeout.unwrap_or(initial);
-                if seconds != unsaid {
-                    out.line(format_args!("cmd-timeout-{name} {seconds};"));
-                }
-            }
-        });
-        self.text.push('\n');
-    }
-
-    fn sections(&mut self, sections: &Sections) {
-        self.options("options", &sections.options);
-        self.options("net", &sections.net);
-        self.options("disk", &sections.disk);
-        if !sections.startup.is_empty() || !sections.become_primary_on.is_empty() {
-            self.block("startup", |out| {
-                out.settings(&sections.startup);
-                if !sections.become_primary_on.is_empty() {
-                    let names: Vec<_> = sections.become_primary_on.iter().map(|n| n.text.as_str()).collect();
-                    out.aligned("become-primary-on", &names.join(" "));
-                }
-            });
+        if let Some(count) = global.minor_count {
+            out.line(format_args!("minor-count {count};"));
         }
-        self.options("handlers", &sections.handlers);
-    }
-
-    fn options(&mut self, name: &str, settings: &[Setting]) {
-        if !settings.is_empty() {
-            self.block(name, |out| out.settings(settings));
+        if let Some(seconds) = refresh {
+            out.line(format_args!("dialog-refresh {seconds};"));
         }
-    }
-
-    fn settings(&mut self, settings: &[Setting]) {
-        for setting in settings {
-            self.aligned(setting.option.name, &escaped(&setting.value));
+        if let Some(answer) = usage_count {
+            out.line(format_args!("usage-count {answer};"));
         }
-    }
-
-    fn host(&mut self, host: &Host) {
-        self.block(&format!("on {}", host.names_text()), |out| {
-            out.options("options", &host.options);
-            for volume in &host.volumes {
-                if volume.is_implicit {
-                    out.volume(volume);
-                } else {
-                    out.block(&format!("volume {}", volume.number), |out| out.volume(volume));
-                }
+        for ((name, initial, unsaid), timeout) in COMMAND_TIMEOUTS.into_iter().zip(global.command_timeouts_s)
+        {
+            let seconds = timeout.unwrap_or(initial);
+            if seconds != unsaid {
+                out.line(format_args!("cmd-timeout-{name} {seconds};"));
             }
-            if let Some(address) = &host.address {
-                out.address(address);
+        }
+    });
+    out.gap();
+}
+
+fn write_sections(out: &mut Indented, sections: &Sections) {
+    write_options(out, "options", &sections.options);
+    write_options(out, "net", &sections.net);
+    write_options(out, "disk", &sections.disk);
+    if !sections.startup.is_empty() || !sections.become_primary_on.is_empty() {
+        out.block("startup", |out| {
+            write_settings(out, &sections.startup);
+            if !sections.become_primary_on.is_empty() {
+                let names: Vec<_> = sections.become_primary_on.iter().map(|n| n.text.as_str()).collect();
+                write_aligned(out, "become-primary-on", &names.join(" "));
             }
         });
     }
+    write_options(out, "handlers", &sections.handlers);
+}
 
-    fn volume(&mut self, volume: &Volume) {
-        self.options("disk", &volume.disk_options);
-        let width = DEVICE_COLUMN.saturating_sub(self.depth * INDENT_COLUMNS);
-        let device = volume.device.as_ref().map(|device| format!("{} ", escaped(&device.text)));
-        let minor = volume.minor.map_or(String::new(), |(minor, _)| format!("minor {minor}"));
-        self.line(format_args!("{:width$}{}{minor};", "device", device.unwrap_or_default()));
-        if let Some(disk) = &volume.disk {
-            self.aligned("disk", &escaped(&disk.text));
-        }
-        match &volume.meta_disk {
-            Some(MetaDisk::Internal) => self.aligned("meta-disk", "internal"),
-            Some(MetaDisk::Flexible(device)) => {
-                self.line(format_args!("{:16} {};", "meta-disk", escaped(&device.text)));
-            }
-            Some(MetaDisk::Indexed(device, index)) => {
-                self.line(format_args!("{:16} {} [{index}];", "meta-disk", escaped(&device.text)));
-            }
-            None => {}
-        }
+fn write_options(out: &mut Indented, name: &str, settings: &[Setting]) {
+    if !settings.is_empty() {
+        out.block(name, |out| write_settings(out, settings));
     }
+}
 
-    fn address(&mut self, address: &Address) {
-        self.line(format_args!("{:16} {} {address};", "address", address.family()));
+fn write_settings(out: &mut Indented, settings: &[Setting]) {
+    for setting in settings {
+        write_aligned(out, setting.option.name, &escaped(&setting.value));
     }
+}
+
+fn write_host(out: &mut Indented, host: &Host) {
+    out.block(&format!("on {}", host.names_text()), |out| {
+        write_options(out, "options", &host.options);
+        for volume in &host.volumes {
+            if volume.is_implicit {
+                write_volume(out, volume);
+            } else {
+                out.block(&format!("volume {}", volume.number), |out| write_volume(out, volume));
+            }
+        }
+        if let Some(address) = &host.address {
+            write_address(out, address);
+        }
+    });
+}
+
+fn write_volume(out: &mut Indented, volume: &Volume) {
+    write_options(out, "disk", &volume.disk_options);
+    let width = DEVICE_COLUMN.saturating_sub(out.columns());
+    let device = volume.device.as_ref().map(|device| format!("{} ", escaped(&device.text)));
+    let minor = volume.minor.map_or(String::new(), |(minor, _)| format!("minor {minor}"));
+    out.line(format_args!("{:width$}{}{minor};", "device", device.unwrap_or_default()));
+    if let Some(disk) = &volume.disk {
+        write_aligned(out, "disk", &escaped(&disk.text));
+    }
+    match &volume.meta_disk {
+        Some(MetaDisk::Internal) => write_aligned(out, "meta-disk", "internal"),
+        Some(MetaDisk::Flexible(device)) => {
+            out.line(format_args!("{:16} {};", "meta-disk", escaped(&device.text)));
+        }
+        Some(MetaDisk::Indexed(device, index)) => {
+            out.line(format_args!("{:16} {} [{index}];", "meta-disk", escaped(&device.text)));
+        }
+        None => {}
+    }
+}
+
+fn write_address(out: &mut Indented, address: &Address) {
+    out.line(format_args!("{:16} {} {address};", "address", address.family()));
 }

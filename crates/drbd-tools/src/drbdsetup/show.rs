@@ -1,6 +1,5 @@
 //! `show`: what the daemon is configured with, in the form of a configuration. A secret is left out.
 
-use std::fmt;
 use std::net::SocketAddr;
 
 use drbd_engine::admin::{Configuration, ConfiguredMinor, MetaIndex};
@@ -8,10 +7,9 @@ use serde::Serialize;
 
 use crate::drbd_conf::options::{Kind, OPTIONS, OptionDef, Section};
 use crate::drbd_conf::value::Scale;
+use crate::indented::Indented;
 use crate::refusal::RESOURCE_NOT_KNOWN;
 use crate::session::{Session, SessionError};
-
-const INDENT_COLUMNS: usize = 4;
 
 /// Prints one resource, the resource of one minor, or `all`.
 pub fn show(session: &mut Session, name: &str, has_defaults: bool) -> Result<u8, SessionError> {
@@ -28,89 +26,66 @@ pub fn show(session: &mut Session, name: &str, has_defaults: bool) -> Result<u8,
 
 /// One resource.
 pub fn text(configuration: &Configuration, has_defaults: bool) -> String {
-    let mut out = Printer { has_defaults, ..Printer::default() };
+    let mut out = Indented::default();
     out.block(&format!("resource {}", configuration.name), |out| {
         if let Some(connection) = &configuration.connection {
-            out.options("net", Section::Net, &connection.options);
-            out.block("_remote_host", |out| out.address(connection.peer));
+            write_options(out, Section::Net, &connection.options, has_defaults);
+            out.block("_remote_host", |out| write_address(out, connection.peer));
         }
         out.block("_this_host", |out| {
             if let Some(connection) = &configuration.connection {
-                out.address(connection.local);
+                write_address(out, connection.local);
             }
             for minor in &configuration.minors {
-                out.block(&format!("volume {}", minor.volume), |out| out.volume(minor));
+                out.block(&format!("volume {}", minor.volume), |out| write_volume(out, minor, has_defaults));
             }
         });
     });
-    out.text
+    out.into_text()
 }
 
-#[derive(Default)]
-struct Printer {
-    text: String,
-    depth: usize,
-    has_defaults: bool,
+fn write_address(out: &mut Indented, address: SocketAddr) {
+    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+    out.line(format_args!("address\t\t\t{family} {address};"));
 }
 
-impl Printer {
-    fn line(&mut self, content: fmt::Arguments<'_>) {
-        let indent = self.depth * INDENT_COLUMNS;
-        self.text += &format!("{:indent$}{content}\n", "");
+fn write_volume(out: &mut Indented, minor: &ConfiguredMinor, has_defaults: bool) {
+    out.line(format_args!("device\t\t\tminor {};", minor.minor));
+    let Some(disk) = &minor.disk else { return };
+    out.line(format_args!("disk\t\t\t\"{}\";", disk.disk.display()));
+    let meta_disk = disk.meta_disk.display();
+    match disk.meta_index {
+        MetaIndex::Internal => out.line(format_args!("meta-disk\t\t\tinternal;")),
+        MetaIndex::FlexExternal => out.line(format_args!("meta-disk\t\t\t\"{meta_disk}\";")),
+        MetaIndex::Index(index) => out.line(format_args!("meta-disk\t\t\t\"{meta_disk}\" [ {index} ];")),
     }
+    write_options(out, Section::Disk, &disk.options, has_defaults);
+}
 
-    fn block(&mut self, title: &str, content: impl FnOnce(&mut Self)) {
-        self.line(format_args!("{title} {{"));
-        self.depth += 1;
-        content(self);
-        self.depth -= 1;
-        self.line(format_args!("}}"));
-    }
-
-    fn address(&mut self, address: SocketAddr) {
-        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-        self.line(format_args!("address\t\t\t{family} {address};"));
-    }
-
-    fn volume(&mut self, minor: &ConfiguredMinor) {
-        self.line(format_args!("device\t\t\tminor {};", minor.minor));
-        let Some(disk) = &minor.disk else { return };
-        self.line(format_args!("disk\t\t\t\"{}\";", disk.disk.display()));
-        let meta_disk = disk.meta_disk.display();
-        match disk.meta_index {
-            MetaIndex::Internal => self.line(format_args!("meta-disk\t\t\tinternal;")),
-            MetaIndex::FlexExternal => self.line(format_args!("meta-disk\t\t\t\"{meta_disk}\";")),
-            MetaIndex::Index(index) => self.line(format_args!("meta-disk\t\t\t\"{meta_disk}\" [ {index} ];")),
-        }
-        self.options("disk", Section::Disk, &disk.options);
-    }
-
-    fn options(&mut self, name: &str, section: Section, options: &impl Serialize) {
-        let fields = serde_json::to_value(options).unwrap_or_default();
-        self.block(name, |out| {
-            for option in OPTIONS.iter().filter(|option| option.section == section && option.has_effect) {
-                if let Some(value) = field(&fields, option).and_then(|value| shown(option, value)) {
-                    out.option(option, &value);
-                }
+fn write_options(out: &mut Indented, section: Section, options: &impl Serialize, has_defaults: bool) {
+    let fields = serde_json::to_value(options).unwrap_or_default();
+    out.block(section.name(), |out| {
+        for option in OPTIONS.iter().filter(|option| option.section == section && option.has_effect) {
+            if let Some(value) = field(&fields, option).and_then(|value| shown(option, value))
+                && (has_defaults || !value.is_default)
+            {
+                write_option(out, option, &value);
             }
-        });
-    }
-
-    fn option(&mut self, option: &OptionDef, value: &Shown) {
-        if value.is_default && !self.has_defaults {
-            return;
         }
-        let unit = match option.kind {
-            Kind::Number { unit, .. } => unit,
-            _ => "",
-        };
-        let notes: Vec<_> = [unit, if value.is_default { "default" } else { "" }]
-            .into_iter()
-            .filter(|note| !note.is_empty())
-            .collect();
-        let comment = if notes.is_empty() { String::new() } else { format!(" # {}", notes.join(", ")) };
-        self.line(format_args!("{:<16}\t{};{comment}", option.name, value.text));
-    }
+    });
+}
+
+fn write_option(out: &mut Indented, option: &OptionDef, value: &Shown) {
+    let unit = match option.kind {
+        Kind::Number { unit, .. } => unit,
+        _ => "",
+    };
+    let notes: Vec<_> = [unit, if value.is_default { "default" } else { "" }]
+        .into_iter()
+        .filter(|note| !note.is_empty())
+        .collect();
+    let comment = if notes.is_empty() { String::new() } else { format!(" # {}", notes.join(", ")) };
+    out.line(format_args!("{:<16}\t{};{comment}", option.name, value.text));
 }
 
 struct Shown {
