@@ -190,7 +190,8 @@ impl Resource {
                 started: false,
                 local: Leg::None,
                 remote: Leg::None,
-                in_epoch: false,
+                epoch: None,
+                begins_anew: false,
                 sent_at: self.turn.now,
             };
             device.parts.insert(tag, part);
@@ -205,8 +206,22 @@ impl Resource {
         }
     }
 
-    /// No answer of a resync can overwrite the part any more.
-    fn gate_passed(&mut self, volume: u16, tag: Tag) {
+    /// No answer of a resync can overwrite the part any more. Its extents must be hot before it may touch the disk; the
+    /// lock comes after them, so that no write of the peer ever waits for our activity log.
+    pub(crate) fn gate_passed(&mut self, volume: u16, tag: Tag) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let usable = device.has_usable_disk();
+        let Some(part) = device.parts.get_mut(&tag) else { return };
+        if usable && let Some(disk) = &mut device.disk {
+            part.extents = extents_of(part.range);
+            if disk.hot.take(&part.extents, tag).is_none() {
+                return;
+            }
+        }
+        self.lock_part(volume, tag);
+    }
+
+    fn lock_part(&mut self, volume: u16, tag: Tag) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(range) = device.parts.get(&tag).map(|part| part.range) else { return };
         if device.locks.lock(range, Owner::Part(tag)).is_some() {
@@ -225,7 +240,7 @@ impl Resource {
     /// A range is ours: go on with what wanted it.
     pub(crate) fn lock_gained(&mut self, volume: u16, owner: Owner) {
         match owner {
-            Owner::Part(tag) => self.part_locked(volume, tag),
+            Owner::Part(tag) => self.start_part(volume, tag),
             Owner::PeerWrite(tag) => self.peer_write_locked(volume, tag),
             Owner::PeerRead(tag) => self.start_peer_read(volume, tag),
             Owner::Resync(sector) => self.start_resync_write(volume, sector),
@@ -240,26 +255,12 @@ impl Resource {
         }
     }
 
-    /// The part has its range; its extents must be hot before it may touch the disk.
-    fn part_locked(&mut self, volume: u16, tag: Tag) {
-        let Some(device) = self.devices.get_mut(&volume) else { return };
-        let usable = device.has_usable_disk();
-        let Some(part) = device.parts.get_mut(&tag) else { return };
-        if usable && let Some(disk) = &mut device.disk {
-            part.extents = extents_of(part.range);
-            if disk.hot.take(&part.extents, tag).is_none() {
-                return;
-            }
-        }
-        self.start_part(volume, tag);
-    }
-
     /// Extents are hot (or their log is gone with its disk): go on with what wanted them.
     pub(crate) fn extents_gained(&mut self, volume: u16, tag: Tag) {
         if self.devices.get(&volume).is_some_and(|d| d.parts.contains_key(&tag)) {
-            self.start_part(volume, tag);
+            self.lock_part(volume, tag);
         } else {
-            self.start_peer_write(volume, tag);
+            self.lock_peer_write(volume, tag);
         }
     }
 
@@ -303,16 +304,18 @@ impl Resource {
             if link.epoch_has_completed || link.log.open_len() >= link.options().max_epoch_size as usize {
                 link.close_epoch(turn);
             }
-            link.sequence = link.sequence.wrapping_add(1);
-            set_sequence(&mut packet, link.sequence);
+            set_sequence(&mut packet, link.next_sequence(volume));
             part.remote = if protocol == ReplicationProtocol::A { Leg::Done } else { Leg::Pending };
             part.sent_at = turn.now;
-            part.in_epoch = true;
             link.epoch_touched_at = turn.now;
-            link.log.sent(Sent { volume, range, extents: part.extents.clone() });
+            part.epoch = Some(link.log.sent(Sent { volume, range, extents: part.extents.clone() }));
             device.counters.sent_kib += range.bytes() / 1024;
             let with_bytes = matches!(part.change, Change::Write { .. });
             link.send(turn, volume, packet, data.filter(|_| with_bytes));
+        }
+        if !local {
+            // Whoever waits for the range waits for our disk only: the peer may wait for us in the same place.
+            self.unlock(volume, range);
         }
         self.part_progressed(volume, tag);
     }
@@ -370,17 +373,20 @@ impl Resource {
     }
 
     /// Completes the part once both legs have ended.
-    fn part_progressed(&mut self, volume: u16, tag: Tag) {
+    pub(crate) fn part_progressed(&mut self, volume: u16, tag: Tag) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(part) = device.parts.get(&tag) else { return };
         if !part.started || part.local == Leg::Pending || part.remote == Leg::Pending {
             return;
         }
+        if part.begins_anew {
+            return self.begin_part_anew(volume, tag);
+        }
         let Some(part) = device.parts.remove(&tag) else { return };
         // An inconsistent disk is filled from the peer again: what only it has is as good as lost.
         let kept_here = part.local == Leg::Done && device.state.disk == D::UpToDate;
         let succeeded = kept_here || part.remote == Leg::Done;
-        if part.in_epoch {
+        if part.epoch.is_some() {
             self.link.epoch_has_completed |= self.link.options().protocol != ReplicationProtocol::C;
         } else if let Some(disk) = device.disk.as_mut().filter(|_| !part.extents.is_empty()) {
             disk.hot.release(&part.extents, self.turn.now);
@@ -390,9 +396,6 @@ impl Resource {
             write.parts_left -= 1;
             write.parts_left == 0
         });
-        if part.local == Leg::None {
-            self.unlock(volume, part.range);
-        }
         self.leave_gate(volume, part.range);
         if done {
             self.complete_write(volume, part.request);
@@ -466,7 +469,7 @@ impl Resource {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let log = &self.link.log;
         let ended = device.flushes.get(&tag).is_some_and(|flush| {
-            flush.local != Leg::Pending && flush.epoch.is_none_or(|epoch| log.is_confirmed(epoch))
+            flush.local != Leg::Pending && flush.epoch.is_none_or(|epoch| log.is_settled(epoch))
         });
         if !ended {
             return;

@@ -27,7 +27,7 @@ impl Resource {
             Purpose::Part => self.part_written(volume, tag, outcome),
             Purpose::Read => self.read_done(volume, tag, outcome),
             Purpose::FrontFlush => self.flushed(volume, tag, outcome),
-            Purpose::PeerWrite => self.peer_write_done(volume, tag, outcome),
+            Purpose::PeerWrite { write } => self.peer_write_done(volume, write, outcome),
             Purpose::PeerRead => self.peer_read_done(volume, tag, outcome),
             Purpose::ResyncWrite { sector } => self.resync_written(volume, sector, tag, outcome),
             Purpose::OrphanedResyncWrite { range, payload } => {
@@ -83,6 +83,8 @@ impl Resource {
                 None => self.link.heard_at + Duration::from_secs(u64::from(options.ping_int_s)),
             };
             deadlines.push(next_ping);
+            let early = self.devices.values().filter(|d| !d.early_writes.is_empty());
+            deadlines.extend(early.map(|d| d.early_since + crate::time::tenths(options.ping_timeout_ds)));
             if self.link.log.open_len() > 0 {
                 deadlines.push(self.link.epoch_touched_at + EPOCH_IDLE);
             }

@@ -344,6 +344,7 @@ impl Resource {
     /// Authenticated: parameters, sizes, generations, states.
     fn open_link(&mut self) {
         self.advance(Stage::Open);
+        self.link.number_anew();
         self.link.peer_epochs = PeerEpochs::after(&self.link.peer_epochs);
         let Some(configuration) = &self.link.configuration else { return };
         let packet = protocol_packet(&configuration.options, configuration.discard_my_data);
@@ -351,6 +352,7 @@ impl Resource {
         let Self { devices, link, turn, .. } = self;
         for device in devices.values_mut() {
             device.peer_uuids = None;
+            device.peer_sequence = 0;
             device.send_sync_param(turn, link);
             device.send_sizes(turn, link);
             device.send_uuids(turn, link);
@@ -471,6 +473,7 @@ impl Resource {
         for volume in self.volumes() {
             self.abandon_resync(volume);
             self.drop_slowed_reads(volume);
+            self.drop_early_writes(volume);
             self.parts_lost_peer(volume);
             self.retry_remote_reads(volume);
         }
@@ -533,6 +536,11 @@ impl Resource {
             }
         } else if now.since(self.link.heard_at) >= Duration::from_secs(u64::from(options.ping_int_s)) {
             self.ping();
+        }
+        let missed = |d: &Device| !d.early_writes.is_empty() && now.since(d.early_since) >= ping_timeout;
+        if self.devices.values().any(missed) {
+            self.turn.log(Level::Error, "Timed out waiting for missing ack packets; disconnecting");
+            return self.lose(C::ProtocolError);
         }
         let patience = crate::time::tenths(options.timeout_ds) * options.ko_count;
         let stuck = options.ko_count != 0

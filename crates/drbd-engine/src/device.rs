@@ -103,8 +103,10 @@ pub struct Part {
     pub local: Leg,
     /// The peer.
     pub remote: Leg,
-    /// It belongs to an epoch, which releases its extents.
-    pub in_epoch: bool,
+    /// The epoch it belongs to, which releases its extents.
+    pub epoch: Option<u32>,
+    /// The peer did not take it because of a write of its own: it begins anew when our disk is done with it.
+    pub begins_anew: bool,
     /// When it was sent.
     pub sent_at: Instant,
 }
@@ -165,6 +167,12 @@ pub struct PeerWrite {
     pub alone: bool,
     /// Activity-log extents it holds, if it is `alone`.
     pub extents: Vec<u32>,
+    /// The peer's running number.
+    pub sequence: u32,
+    /// Operations at the disk that have not ended.
+    pub steps_left: u32,
+    /// One failed.
+    pub failed: bool,
 }
 
 /// A read that the peer asks for.
@@ -189,8 +197,11 @@ pub enum Purpose {
     Read,
     /// A flush of the front.
     FrontFlush,
-    /// A write of the peer, or the flush before it.
-    PeerWrite,
+    /// A write of the peer, a piece of it, or the flush before it.
+    PeerWrite {
+        /// The write.
+        write: Tag,
+    },
     /// A read of the peer.
     PeerRead,
     /// A resync block arrived and is being written.
@@ -313,6 +324,14 @@ pub struct Device {
     pub flushes: BTreeMap<Tag, FrontFlush>,
     /// The peer's changes under way.
     pub peer_writes: BTreeMap<Tag, PeerWrite>,
+    /// The peer's changes whose turn it is not yet: acknowledgements that it sent before are still on their way.
+    pub early_writes: VecDeque<Tag>,
+    /// Since when the first of them waits.
+    pub early_since: Instant,
+    /// The peer's newest running number (`peer_seq`).
+    pub peer_sequence: u32,
+    /// The peer's changes that wait for its answer to ours in the same place.
+    pub contested_writes: Vec<Tag>,
     /// The peer's reads under way.
     pub peer_reads: BTreeMap<Tag, PeerRead>,
     /// Requests that wait for a stable state or for the permit.
@@ -360,6 +379,10 @@ impl Device {
             reads: BTreeMap::new(),
             flushes: BTreeMap::new(),
             peer_writes: BTreeMap::new(),
+            early_writes: VecDeque::new(),
+            early_since: Instant(0),
+            peer_sequence: 0,
+            contested_writes: Vec::new(),
             peer_reads: BTreeMap::new(),
             held: VecDeque::new(),
             withheld: Vec::new(),

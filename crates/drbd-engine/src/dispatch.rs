@@ -93,13 +93,21 @@ impl Resource {
         }
     }
 
-    fn on_meta_socket(&mut self, volume: u16, packet: Packet) {
+    fn on_meta_socket(&mut self, volume: u16, mut packet: Packet) {
+        let sequence = crate::link::numbered_mut(&mut packet).map(|ack| ack.seq_num);
+        self.acknowledged_or_answered(volume, packet);
+        if let Some(sequence) = sequence {
+            self.acknowledgement_seen(volume, sequence);
+        }
+    }
+
+    fn acknowledged_or_answered(&mut self, volume: u16, packet: Packet) {
         match packet {
             Packet::Ping => self.link.send_meta(&mut self.turn, 0, Packet::PingAck),
             Packet::PingAck => self.link.pinged_at = None,
-            Packet::WriteAck(ack) | Packet::RecvAck(ack) | Packet::Superseded(ack) => {
-                self.part_acked(volume, ack, Leg::Done);
-            }
+            Packet::WriteAck(ack) | Packet::RecvAck(ack) => self.part_acked(volume, ack, Leg::Done),
+            Packet::Superseded(ack) => self.part_contested(volume, ack, true),
+            Packet::RetryWrite(ack) => self.part_contested(volume, ack, false),
             Packet::RsWriteAck(ack) => {
                 self.block_in_sync(volume, ack);
                 // Answers a write during a resync, too.

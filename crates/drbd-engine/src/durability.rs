@@ -141,6 +141,12 @@ impl Resource {
             if disk.hot.starves() {
                 // Extents are held until the peer confirms their epoch: ask it to.
                 link.close_epoch(turn);
+                for sent in link.log.give_up_extents() {
+                    if sent.volume == volume {
+                        disk.bitmap.set_range(sent.range);
+                        disk.hot.release(&sent.extents, turn.now);
+                    }
+                }
             }
             return;
         };

@@ -8,6 +8,7 @@ pub mod admin;
 mod application;
 mod bitmap_exchange;
 mod completion;
+mod conflicts;
 mod connect;
 pub mod device;
 mod dispatch;

@@ -1,6 +1,6 @@
 //! The connection to the peer: its sockets, what was agreed on them, and what is under way on them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -175,8 +175,8 @@ pub struct Link {
     pub epoch_has_completed: bool,
     /// The peer's writes here.
     pub peer_epochs: PeerEpochs,
-    /// Running number of our writes and acknowledgements.
-    pub sequence: u32,
+    /// Running number of our writes and acknowledgements, for each volume (`packet_seq`).
+    sequences: BTreeMap<u16, u32>,
     /// The peer was fenced: no handshake until the next `Connect`.
     pub fenced: bool,
     /// A change the peer is asked for.
@@ -207,7 +207,7 @@ impl Link {
             epoch_touched_at: Instant(0),
             epoch_has_completed: false,
             peer_epochs: PeerEpochs::new(),
-            sequence: 0,
+            sequences: BTreeMap::new(),
             fenced: false,
             asked: None,
         }
@@ -240,17 +240,32 @@ impl Link {
         }
     }
 
-    /// Sends on the meta socket.
-    pub fn send_meta(&self, turn: &mut Turn, volume: u16, packet: Packet) {
+    /// Sends on the meta socket; an acknowledgement gets the volume's next running number.
+    pub fn send_meta(&mut self, turn: &mut Turn, volume: u16, mut packet: Packet) {
+        if let Some(ack) = numbered_mut(&mut packet) {
+            ack.seq_num = self.next_sequence(volume);
+        }
         if let Some(socket) = self.meta {
             turn.out.push(Action::Send { socket, volume, packet, data: None });
         }
     }
 
-    /// An acknowledgement with the next running number.
-    pub fn ack(&mut self, sector: u64, blksize: u32, block_id: u64) -> BlockAck {
-        self.sequence = self.sequence.wrapping_add(1);
-        BlockAck { sector, block_id, blksize, seq_num: self.sequence }
+    /// The next running number of a volume. Writes and acknowledgements share it, so that the peer can tell in which order
+    /// they left here although they travel on two sockets.
+    pub fn next_sequence(&mut self, volume: u16) -> u32 {
+        let sequence = self.sequences.entry(volume).or_default();
+        *sequence = sequence.wrapping_add(1);
+        *sequence
+    }
+
+    /// A connection stands: everything is numbered from 1 on.
+    pub fn number_anew(&mut self) {
+        self.sequences.clear();
+    }
+
+    /// An acknowledgement; its number comes when it is sent.
+    pub fn ack(&self, sector: u64, blksize: u32, block_id: u64) -> BlockAck {
+        BlockAck { sector, block_id, blksize, seq_num: 0 }
     }
 
     /// Closes the open epoch, if it holds something.
@@ -270,5 +285,23 @@ impl Link {
 impl Default for Link {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// The part of an acknowledgement that carries a running number (`update_peer_seq` is called for each of them).
+pub fn numbered_mut(packet: &mut Packet) -> Option<&mut BlockAck> {
+    match packet {
+        Packet::RecvAck(ack)
+        | Packet::WriteAck(ack)
+        | Packet::RsWriteAck(ack)
+        | Packet::Superseded(ack)
+        | Packet::RetryWrite(ack)
+        | Packet::NegAck(ack)
+        | Packet::NegDreply(ack)
+        | Packet::NegRsDreply(ack)
+        | Packet::RsCancel(ack)
+        | Packet::RsIsInSync(ack)
+        | Packet::OvResult(ack) => Some(ack),
+        _ => None,
     }
 }

@@ -6,6 +6,7 @@ use units::SectorRange;
 
 use crate::admin::ReplicationProtocol;
 use crate::application::extents_of;
+use crate::conflicts::without;
 use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, SocketId, Tag};
 use crate::link::PeerEpoch;
@@ -104,24 +105,34 @@ impl Resource {
             epoch,
             alone,
             extents: Vec::new(),
+            sequence: data.seq_num,
+            steps_left: 0,
+            failed: false,
         };
         device.peer_writes.insert(tag, write);
         if alone {
             device.set_out_of_sync(range);
         }
-        if device.locks.lock(range, Owner::PeerWrite(tag)).is_some() {
-            self.peer_write_locked(volume, tag);
-        }
+        self.peer_write_in_turn(volume, tag);
     }
 
-    /// The range is ours. What only our disk will have must survive a crash as such: the superblock must say that the
-    /// activity log counts, and then the log must name the extents.
-    pub(crate) fn peer_write_locked(&mut self, volume: u16, tag: Tag) {
+    /// The peer's write comes after everything that it sent before. What only our disk will have must survive a crash as
+    /// such: the superblock must say that the activity log counts, and then the log must name the extents.
+    pub(crate) fn admit_peer_write(&mut self, volume: u16, tag: Tag) {
         let Some(device) = self.devices.get(&volume) else { return };
         if device.has_usable_disk() && device.peer_writes.get(&tag).is_some_and(|write| write.alone) {
             self.when_stable(volume, Then::PeerWrite { tag });
         } else {
-            self.start_peer_write(volume, tag);
+            self.lock_peer_write(volume, tag);
+        }
+    }
+
+    /// No own change may begin in the range from now on.
+    pub(crate) fn lock_peer_write(&mut self, volume: u16, tag: Tag) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(range) = device.peer_writes.get(&tag).map(|write| write.range) else { return };
+        if device.locks.lock(range, Owner::PeerWrite(tag)).is_some() {
+            self.peer_write_locked(volume, tag);
         }
     }
 
@@ -137,7 +148,7 @@ impl Resource {
                 return;
             }
         }
-        self.start_peer_write(volume, tag);
+        self.lock_peer_write(volume, tag);
     }
 
     /// Which acknowledgements a write asks for: by its flags since protocol 100, by the connection before.
@@ -151,40 +162,75 @@ impl Resource {
 
     /// Nothing stands in the way: write, or first flush.
     pub(crate) fn start_peer_write(&mut self, volume: u16, tag: Tag) {
+        let resolves_conflicts = self.link.resolves_conflicts;
         let Self { devices, turn, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         let usable = device.has_usable_disk();
+        let ours = if resolves_conflicts { device.unanswered() } else { Vec::new() };
         let Some(write) = device.peer_writes.get_mut(&tag) else { return };
         if !usable {
-            return self.peer_write_done(volume, tag, Err(IoFault));
+            write.failed = true;
+            return self.end_peer_write(volume, tag);
         }
+        let purpose = || Purpose::PeerWrite { write: tag };
         if std::mem::take(&mut write.flush_first) {
-            device.operations.insert(tag, Purpose::PeerWrite);
+            write.steps_left = 1;
+            device.operations.insert(tag, purpose());
             turn.out.push(Action::Flush { tag, volume });
             return;
         }
-        let range = write.range;
-        device.operations.insert(tag, Purpose::PeerWrite);
-        device.counters.disk_written_kib += range.bytes() / 1024;
-        device.application_sectors += range.count;
-        let data = write.payload.map(|payload| Slice { payload, offset: 0, len: range.bytes() as u32 });
-        turn.out.push(match (write.change, data) {
-            (Change::Write { fua }, Some(data)) => Action::Write { tag, volume, range, data, fua },
-            (Change::Zeroes { may_unmap: false }, _) => {
-                Action::WriteZeroes { tag, volume, range, may_unmap: false }
-            }
-            _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
-        });
         write.written = true;
+        let pieces = without(write.range, &ours);
+        let is_whole = pieces.iter().map(|piece| piece.count).sum::<u64>() == write.range.count;
+        if !is_whole && matches!(write.change, Change::Write { fua: true }) {
+            // What is there instead must be as durable; it is on the disk, for the range was free.
+            write.steps_left += 1;
+            let tag = turn.tag();
+            device.operations.insert(tag, purpose());
+            turn.out.push(Action::Flush { tag, volume });
+        }
+        for range in pieces {
+            write.steps_left += 1;
+            let tag = turn.tag();
+            device.operations.insert(tag, purpose());
+            device.counters.disk_written_kib += range.bytes() / 1024;
+            device.application_sectors += range.count;
+            let offset = ((range.start - write.range.start) * 512) as u32;
+            let data = write.payload.map(|payload| Slice { payload, offset, len: range.bytes() as u32 });
+            turn.out.push(match (write.change, data) {
+                (Change::Write { fua }, Some(data)) => Action::Write { tag, volume, range, data, fua },
+                (Change::Zeroes { may_unmap: false }, _) => {
+                    Action::WriteZeroes { tag, volume, range, may_unmap: false }
+                }
+                _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
+            });
+        }
+        if write.steps_left == 0 {
+            self.end_peer_write(volume, tag);
+        }
     }
 
     /// Our disk has ended a step of a peer's write.
     pub(crate) fn peer_write_done(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
-        if outcome.is_ok() && device.peer_writes.get(&tag).is_some_and(|write| !write.written) {
-            return self.start_peer_write(volume, tag);
+        let Some(write) = device.peer_writes.get_mut(&tag) else { return };
+        write.steps_left -= 1;
+        write.failed |= outcome.is_err();
+        if write.steps_left > 0 {
+            return;
         }
+        if write.written || write.failed {
+            self.end_peer_write(volume, tag);
+        } else {
+            self.start_peer_write(volume, tag);
+        }
+    }
+
+    /// A peer's write is on our disk, or will not be.
+    fn end_peer_write(&mut self, volume: u16, tag: Tag) {
+        let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(write) = device.peer_writes.remove(&tag) else { return };
+        let outcome = if write.failed { Err(IoFault) } else { Ok(()) };
         if let Some(disk) = device.disk.as_mut().filter(|_| !write.extents.is_empty()) {
             disk.hot.release(&write.extents, self.turn.now);
         }

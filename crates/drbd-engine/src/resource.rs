@@ -140,6 +140,7 @@ impl Resource {
             self.resume_held(volume);
             self.plan_activity_log(volume);
             self.exchange_bitmap_if_due(volume);
+            self.resume_contested_writes(volume);
             self.resume_slowed_reads(volume);
             self.request_resync_blocks(volume);
             self.finish_resync_if_done(volume);

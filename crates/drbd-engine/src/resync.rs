@@ -109,7 +109,7 @@ impl Resource {
         }
         let over = match device.bitmap_due {
             None => true,
-            Some(BitmapDue::AfterEpoch(epoch)) => link.log.is_confirmed(epoch),
+            Some(BitmapDue::AfterEpoch(epoch)) => link.log.is_settled(epoch),
             Some(BitmapDue::AfterChanges) => false,
         };
         if over {
