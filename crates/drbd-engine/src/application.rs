@@ -279,7 +279,7 @@ impl Resource {
         let local = usable && !part.extents.is_empty();
         let protocol = link.options().protocol;
         let packet = replicate
-            .then(|| data_packet(part, tag, protocol, link.agreed.features, device.state.conn.is_syncing()))
+            .then(|| data_packet(part, tag, protocol, link.data_features(), device.state.conn.is_syncing()))
             .flatten();
         if local {
             part.local = Leg::Pending;

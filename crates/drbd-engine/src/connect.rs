@@ -40,7 +40,8 @@ pub(crate) fn protocol_number(protocol: ReplicationProtocol) -> u32 {
     }
 }
 
-fn protocol_packet(options: &NetOptions, discard_my_data: bool) -> Protocol {
+/// `P_PROTOCOL` as the options say it.
+pub(crate) fn protocol_packet(options: &NetOptions, discard_my_data: bool) -> Protocol {
     Protocol {
         protocol: protocol_number(options.protocol),
         after_sb_0p: options.after_sb_0pri,
@@ -111,7 +112,7 @@ impl Device {
         link.send(turn, self.volume, Packet::State(self.state.word()), None);
     }
 
-    fn send_sync_param(&self, turn: &mut Turn, link: &Link) {
+    pub(crate) fn send_sync_param(&self, turn: &mut Turn, link: &Link) {
         let net = link.options();
         let disk = self.disk.as_ref().map(|d| d.options.clone()).unwrap_or_default();
         let param = SyncParam {
@@ -349,6 +350,7 @@ impl Resource {
         let Some(configuration) = &self.link.configuration else { return };
         let packet = protocol_packet(&configuration.options, configuration.discard_my_data);
         self.link.send(&mut self.turn, 0, Packet::Protocol(packet), None);
+        self.begin_integrity();
         let Self { devices, link, turn, .. } = self;
         for device in devices.values_mut() {
             device.peer_uuids = None;
@@ -376,8 +378,26 @@ impl Resource {
         ];
         if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
             self.turn.log(Level::Error, format_args!("incompatible {what} settings"));
-            self.stand_alone();
+            return self.stand_alone();
         }
+        self.peer_integrity(theirs);
+    }
+
+    /// The peer's settings have changed, and ours with them, but for the digest of what we send: that is ours to change.
+    pub(crate) fn settings_changed(&mut self, theirs: &Protocol) {
+        if let Some(configuration) = &mut self.link.configuration {
+            let options = &mut configuration.options;
+            options.protocol = match theirs.protocol {
+                1 => ReplicationProtocol::A,
+                2 => ReplicationProtocol::B,
+                _ => ReplicationProtocol::C,
+            };
+            options.after_sb_0pri = seen_from_here(theirs.after_sb_0p);
+            options.after_sb_1pri = seen_from_here(theirs.after_sb_1p);
+            options.after_sb_2pri = seen_from_here(theirs.after_sb_2p);
+            options.allow_two_primaries = theirs.two_primaries != 0;
+        }
+        self.peer_integrity(theirs);
     }
 
     /// A socket has ended.

@@ -77,8 +77,10 @@ impl Resource {
             Packet::DataRequest(ask) => self.peer_reads(volume, ask, false),
             // A source that cannot tell zeroes answers with the data.
             Packet::RsDataRequest(ask) | Packet::RsThinReq(ask) => self.peer_reads(volume, ask, true),
-            Packet::SyncParam(_) | Packet::UnplugRemote | Packet::DelayProbe { .. } => {}
-            Packet::Protocol(theirs) | Packet::ProtocolUpdate(theirs) => self.protocol_received(&theirs),
+            Packet::SyncParam(theirs) => self.sync_param_received(volume, &theirs),
+            Packet::UnplugRemote | Packet::DelayProbe { .. } => {}
+            Packet::Protocol(theirs) => self.protocol_received(&theirs),
+            Packet::ProtocolUpdate(theirs) => self.settings_changed(&theirs),
             Packet::Uuids(uuids) => self.uuids_received(volume, uuids),
             Packet::Sizes(sizes) => self.sizes_received(volume, sizes),
             Packet::State(word) => self.state_received(volume, word),

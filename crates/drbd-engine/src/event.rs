@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use drbd_format::activity_log::Transaction;
+use drbd_format::auth::Digest;
 use drbd_format::bitmap::Bitmap;
 use drbd_format::meta::SuperBlock;
 use drbd_format::wire::{Agreed, Packet};
@@ -210,6 +211,17 @@ pub enum Event {
         /// Bytes after the body, with their number.
         payload: Option<(Payload, u32)>,
     },
+    /// A packet has arrived whole whose bytes do not go with its digest ([`Integrity::received`]).
+    Altered {
+        /// Where.
+        socket: SocketId,
+        /// Volume of its header.
+        volume: u16,
+        /// What it was.
+        packet: Packet,
+        /// Number of bytes after the body and its digest.
+        bytes: u32,
+    },
     /// Something arrived that is no packet.
     Malformed {
         /// Where.
@@ -238,6 +250,15 @@ pub enum Event {
     PeerFenced,
     /// The deadline has come.
     Timeout,
+}
+
+/// Digests in front of the bytes of packets (`data-integrity-alg`); see [`Packet::is_protected`].
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Integrity {
+    /// Of those we send.
+    pub sent: Option<Digest>,
+    /// Of those the peer sends.
+    pub received: Option<Digest>,
 }
 
 /// Part of a payload.
@@ -371,6 +392,8 @@ pub enum Action {
         /// Protocol and features.
         agreed: Agreed,
     },
+    /// Packets sent, and packets received, carry digests like this from the next one on.
+    Integrity(Integrity),
     /// Close a socket, after what is still to be sent if `drain`.
     Close {
         /// Which.

@@ -8,7 +8,7 @@ use drbd_format::names::ConnectionState;
 use drbd_format::wire::{Agreed, BlockAck, Features, Packet};
 
 use crate::admin::NetOptions;
-use crate::event::{Action, Slice, SocketId, Ticket};
+use crate::event::{Action, Integrity, Slice, SocketId, Ticket};
 use crate::time::Instant;
 use crate::transfer_log::TransferLog;
 use crate::turn::Turn;
@@ -153,6 +153,8 @@ pub struct Link {
     pub early_features: Option<Features>,
     /// What is spoken.
     pub agreed: Agreed,
+    /// Digests in front of bytes.
+    pub integrity: Integrity,
     /// Ours, while we authenticate.
     pub challenge: [u8; 64],
     /// Our meta socket was accepted, not dialled.
@@ -196,6 +198,7 @@ impl Link {
             stage: Stage::Sockets,
             early_features: None,
             agreed: Agreed::NOTHING,
+            integrity: Integrity::default(),
             challenge: [0; 64],
             resolves_conflicts: false,
             dial_at: None,
@@ -221,6 +224,13 @@ impl Link {
     /// Whether both primaries are allowed.
     pub fn two_primaries(&self) -> bool {
         self.configuration.as_ref().is_none_or(|c| c.options.allow_two_primaries)
+    }
+
+    /// Features that packets of changes may use. With a digest `P_ZEROES` is none of them: upstream's receiver looks for one
+    /// behind its body (`read_in_block`), its sender writes none, and the connection breaks. A discard says it as well.
+    pub fn data_features(&self) -> u32 {
+        let without = if self.integrity.sent.is_some() { Features::WZEROES } else { 0 };
+        self.agreed.features & !without
     }
 
     /// Whether packets of devices may be sent.

@@ -7,12 +7,13 @@ use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::{Packet, StateWord};
 use units::SectorRange;
 
-use crate::admin::{DiskOptions, ReplicationProtocol};
+use crate::admin::DiskOptions;
 use crate::device::{Disk, Purpose};
 use crate::event::{FoundDisk, Level, MetaBlock, MetaStep, Order, Ticket};
 use crate::generations::Generations;
 use crate::hot_extents::HotExtents;
 use crate::link::{Asked, Configuration};
+use crate::net_options;
 use crate::resource::{Demotion, Resource, Then};
 use crate::state::{State, code, refused};
 
@@ -32,28 +33,18 @@ impl Resource {
                 self.answer(ticket, Err(refused(code::IS_DISKLESS)));
             }
             Order::Connect { local, peer, options, discard_my_data } => {
-                let alg = &options.cram_hmac_alg;
-                if !alg.is_empty() && drbd_format::auth::CramHmac::by_name(alg).is_none() {
-                    return self.answer(ticket, Err(refused(code::AUTH_ALG)));
-                }
                 if self.link.configuration.is_some() {
                     return self.answer(ticket, Err(refused(code::NET_CONFIGURED)));
                 }
-                if options.allow_two_primaries && options.protocol != ReplicationProtocol::C {
-                    return self.answer(ticket, Err(refused(code::NOT_PROTO_C)));
+                if let Some(number) = net_options::fault(&options) {
+                    return self.answer(ticket, Err(refused(number)));
                 }
                 self.link.fenced = false;
                 self.link.configuration = Some(Configuration { local, peer, options, discard_my_data });
                 self.start_connecting(true);
                 self.answer(ticket, Ok(Vec::new()));
             }
-            Order::NetOptions(options) => {
-                let Some(configuration) = &mut self.link.configuration else {
-                    return self.answer(ticket, Err(refused(code::NO_NET_CONFIG)));
-                };
-                configuration.options = options;
-                self.answer(ticket, Ok(Vec::new()));
-            }
+            Order::NetOptions(options) => self.change_net_options(ticket, options),
             Order::Disconnect { force } => self.disconnect(ticket, force),
             Order::Primary { force } => self.promote(ticket, force),
             Order::Secondary => self.demote(ticket),

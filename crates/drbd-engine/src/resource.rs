@@ -121,6 +121,9 @@ impl Resource {
             Event::Received { socket, volume, packet, payload } => {
                 self.received(socket, volume, packet, payload);
             }
+            Event::Altered { socket, volume, packet, bytes } => {
+                self.altered(socket, volume, &packet, bytes);
+            }
             Event::Malformed { socket, why } => self.malformed(socket, &why),
             Event::Closed { socket } => self.closed(socket),
             Event::Admin { ticket, order } => self.order(ticket, order),

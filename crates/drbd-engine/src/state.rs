@@ -65,6 +65,18 @@ pub mod code {
     pub const PIC_PEER_DEP: i32 = 157;
     /// `ERR_DATA_NOT_CURRENT`.
     pub const DATA_NOT_CURRENT: i32 = 150;
+    /// `ERR_INTEGRITY_ALG`.
+    pub const INTEGRITY_ALG: i32 = 141;
+    /// `ERR_CSUMS_ALG`.
+    pub const CSUMS_ALG: i32 = 144;
+    /// `ERR_VERIFY_ALG`.
+    pub const VERIFY_ALG: i32 = 146;
+    /// `ERR_CSUMS_RESYNC_RUNNING`.
+    pub const CSUMS_RESYNC_RUNNING: i32 = 148;
+    /// `ERR_VERIFY_RUNNING`.
+    pub const VERIFY_RUNNING: i32 = 149;
+    /// `ERR_NEED_APV_100`.
+    pub const NEED_APV_100: i32 = 163;
     /// `ERR_AUTH_ALG`.
     pub const AUTH_ALG: i32 = 120;
     /// `ERR_NOT_PROTO_C`.

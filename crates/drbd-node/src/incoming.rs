@@ -3,6 +3,7 @@
 
 use block::Buffer;
 use drbd_format::Malformed;
+use drbd_format::auth::Digest;
 use drbd_format::wire::{Agreed, Command, Header, Packet, body_bytes};
 
 /// Bytes read ahead at most: many packets in one call.
@@ -20,12 +21,16 @@ pub struct Received {
     pub packet: Packet,
     /// What follows the body.
     pub payload: Option<Buffer>,
+    /// The payload is not what the digest in front of it was computed of.
+    pub is_altered: bool,
 }
 
 #[derive(Debug)]
 struct Partial {
     volume: u16,
     packet: Packet,
+    /// What the payload's digest must be.
+    digest: Option<(Digest, Vec<u8>)>,
     buffer: Buffer,
     filled: usize,
 }
@@ -39,12 +44,21 @@ pub struct Incoming {
     partial: Option<Partial>,
     /// How packets are to be understood from the next one on.
     pub agreed: Agreed,
+    /// The digest that protected packets carry from the next one on.
+    pub integrity: Option<Digest>,
 }
 
 impl Incoming {
     /// Nothing has arrived.
     pub fn new(agreed: Agreed) -> Self {
-        Self { staging: vec![0; STAGING_BYTES].into(), start: 0, end: 0, partial: None, agreed }
+        Self {
+            staging: vec![0; STAGING_BYTES].into(),
+            start: 0,
+            end: 0,
+            partial: None,
+            agreed,
+            integrity: None,
+        }
     }
 
     /// The payload whose missing part is read into place.
@@ -95,9 +109,10 @@ impl Incoming {
                 return Ok(None);
             }
         }
-        Ok(self.partial.take().map(|Partial { volume, packet, buffer, .. }| {
+        Ok(self.partial.take().map(|Partial { volume, packet, digest, buffer, .. }| {
+            let is_altered = digest.is_some_and(|(alg, expected)| alg.of(&buffer) != expected);
             let payload = (!buffer.is_empty()).then_some(buffer);
-            Received { volume, packet, payload }
+            Received { volume, packet, payload, is_altered }
         }))
     }
 
@@ -110,10 +125,19 @@ impl Incoming {
         let body_len = body_bytes(command, length, &self.agreed)?;
         let Some(body) = staged.get(header_len..header_len + body_len) else { return Ok(false) };
         let packet = Packet::decode(command, body, &self.agreed)?;
-        self.start += header_len + body_len;
-        let payload_len = length as usize - body_len;
+        let alg = self.integrity.filter(|_| packet.is_protected());
+        let digest_len = alg.map_or(0, Digest::bytes);
+        let Some(payload_len) = (length as usize - body_len).checked_sub(digest_len) else {
+            let place = command.name().unwrap_or("packet");
+            let expected = format!("at least the {digest_len} bytes of its digest after the body");
+            return Err(Malformed::new(place, "length", length, expected));
+        };
+        let digest_at = header_len + body_len;
+        let Some(digest) = staged.get(digest_at..digest_at + digest_len) else { return Ok(false) };
+        let digest = alg.map(|alg| (alg, digest.to_vec()));
+        self.start += digest_at + digest_len;
         debug_assert!(command != Command::Ping || payload_len == 0);
-        self.partial = Some(Partial { volume, packet, buffer: Buffer::new(payload_len), filled: 0 });
+        self.partial = Some(Partial { volume, packet, digest, buffer: Buffer::new(payload_len), filled: 0 });
         Ok(true)
     }
 }

@@ -7,15 +7,15 @@ use std::rc::Rc;
 
 use block::Buffer;
 use drbd_engine::event::{
-    Action, Event, FrontFault, FrontId, IoFault, Level, MetaBlock, MetaStep, Payload, Slice, SocketId, Tag,
-    Ticket,
+    Action, Event, FrontFault, FrontId, Integrity, IoFault, Level, MetaBlock, MetaStep, Payload, Slice,
+    SocketId, Tag, Ticket,
 };
 use drbd_engine::{Instant, Resource, admin::Refusal};
 use drbd_format::activity_log::ring_block;
 use drbd_format::meta::Layout;
 use drbd_format::wire::Agreed;
 
-use crate::incoming::Incoming;
+use crate::incoming::{Incoming, Received};
 
 /// Names an operation that was given to a disk.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -158,6 +158,7 @@ pub struct Shell<P> {
     job_order: HashMap<u16, VecDeque<Tag>>,
     sockets: HashMap<SocketId, Incoming>,
     agreed: Agreed,
+    integrity: Integrity,
     events: VecDeque<Event>,
 }
 
@@ -174,6 +175,7 @@ impl<P: Ports> Shell<P> {
             job_order: HashMap::new(),
             sockets: HashMap::new(),
             agreed: Agreed::NOTHING,
+            integrity: Integrity::default(),
             events: VecDeque::new(),
         }
     }
@@ -230,6 +232,10 @@ impl<P: Ports> Shell<P> {
             let Some(incoming) = self.sockets.get_mut(&socket) else { return };
             match incoming.next_packet() {
                 Ok(None) => return,
+                Ok(Some(Received { volume, packet, payload, is_altered: true })) => {
+                    let bytes = payload.map_or(0, |buffer| buffer.len() as u32);
+                    self.handle(Event::Altered { socket, volume, packet, bytes });
+                }
                 Ok(Some(received)) => {
                     let payload = received.payload.map(|buffer| {
                         let len = buffer.len() as u32;
@@ -375,15 +381,27 @@ impl<P: Ports> Shell<P> {
             Action::Dial { local, peer } => self.ports.dial(local, peer),
             Action::Send { socket, volume, packet, data } => {
                 let data = data.and_then(|slice| self.chunk(slice));
-                let payload_bytes = data.as_ref().map_or(0, |chunk| chunk.len);
-                let mut head = Vec::with_capacity(64);
-                packet.encode(volume, payload_bytes, &self.agreed, &mut head);
+                let bytes = data.as_ref().map_or(0, |chunk| chunk.len);
+                // The bytes are ours alone, whoever wrote them: nobody changes them between digest and wire.
+                let digest = match (self.integrity.sent, &data) {
+                    (Some(alg), Some(chunk)) if packet.is_protected() => alg.of(chunk.bytes()),
+                    _ => Vec::new(),
+                };
+                let mut head = Vec::with_capacity(64 + digest.len());
+                packet.encode(volume, digest.len() + bytes, &self.agreed, &mut head);
+                head.extend(digest);
                 self.ports.send(socket, head, data);
             }
             Action::Agree { agreed } => {
                 self.agreed = agreed;
                 for incoming in self.sockets.values_mut() {
                     incoming.agreed = agreed;
+                }
+            }
+            Action::Integrity(integrity) => {
+                self.integrity = integrity;
+                for incoming in self.sockets.values_mut() {
+                    incoming.integrity = integrity.received;
                 }
             }
             Action::Close { socket, drain } => {

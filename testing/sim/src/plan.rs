@@ -31,6 +31,8 @@ pub struct Plan {
     pub pause_ns: (u64, u64),
     /// Sectors that most requests go to, so that they overlap.
     pub hot_sectors: u64,
+    /// In so many of ten thousand packets a byte of the data or their digest changes on the way.
+    pub altered_per_10000: u64,
     /// Node that fails operations, and how many of ten thousand.
     pub failing: Option<(usize, u64)>,
 }
@@ -72,6 +74,17 @@ impl Plan {
             always_asbp: rng.chance(30),
             ..NetOptions::default()
         };
+        // A stream of its own: what the seeds did before there were digests they do still.
+        let mut digests = Rng::new(seed, 7);
+        let integrity = digests.chance(25);
+        let net = NetOptions {
+            data_integrity_alg: if integrity {
+                digests.pick(&["crc32c", "md5", "sha1"]).into()
+            } else {
+                String::new()
+            },
+            ..net
+        };
         let lan = rng.chance(70);
         Self {
             skips_first_sync: rng.chance(15),
@@ -84,6 +97,7 @@ impl Plan {
             depth: rng.pick(&[1, 4, 32]),
             pause_ns: rng.pick(&[(10 * US, 200 * US), (100 * US, 10 * MS)]),
             hot_sectors: rng.pick(&[64, 512, 1 << 20]),
+            altered_per_10000: if integrity { digests.pick(&[0, 2, 20]) } else { 0 },
             failing: rng.chance(8).then(|| (rng.below(2) as usize, rng.pick(&[1, 20]))),
         }
     }

@@ -471,6 +471,10 @@ impl World {
             return self.stuck("a quiet minute");
         }
         self.expect(check::disks_are_identical(&self.nodes[0], &self.nodes[1]));
+        if self.found_altered > self.altered {
+            let (found, altered) = (self.found_altered, self.altered);
+            self.expect(Err(("only_what_changed_is_refused", format!("{altered} changed, {found} refused"))));
+        }
         for node in 0..2 {
             if let Some(model) = &mut self.model {
                 let checked = check::disk_holds_promises(model, &self.nodes[node], node);

@@ -1,6 +1,8 @@
 //! Connections: dialled, accepted, read, broken.
 
+use block::Buffer;
 use drbd_engine::event::{Event as EngineEvent, SocketId};
+use drbd_format::wire::{Command, Header};
 use drbd_node::shell::Chunk;
 
 use crate::network::{End, Item, Segment};
@@ -84,9 +86,41 @@ impl World {
 
     pub(crate) fn sends(&mut self, node: usize, socket: SocketId, head: Vec<u8>, data: Option<Chunk>) {
         let Some(&(connection, side)) = self.nodes[node].sockets.get(&socket) else { return };
+        let (mut head, mut data) = (head, data);
+        if self.plan.altered_per_10000 != 0 {
+            self.alter(node, &mut head, &mut data);
+        }
         self.put(connection, 1 - side, Item::Bytes(Segment::Head(head, 0)));
         if let Some(chunk) = data.filter(|chunk| chunk.len > 0) {
             self.put(connection, 1 - side, Item::Bytes(Segment::Payload(chunk, 0)));
+        }
+    }
+
+    /// Changes, once in a while, a byte on the wire that a digest protects.
+    fn alter(&mut self, node: usize, head: &mut [u8], data: &mut Option<Chunk>) {
+        let is_protected = Header::decode(head).is_ok_and(|header| {
+            let commands = [Command::Data, Command::DataReply, Command::RsDataReply];
+            header.is_some_and(|(header, _)| commands.contains(&header.command))
+        });
+        if !is_protected || self.net_rng.below(10_000) >= self.plan.altered_per_10000 {
+            return;
+        }
+        self.note(|| format!("a byte of what node {node} sends changes on its way"));
+        self.altered += 1;
+        let flip = 1 << self.net_rng.below(8);
+        match data {
+            Some(chunk) if self.net_rng.chance(90) => {
+                let mut bytes = Buffer::copy_of(chunk.bytes());
+                let at = self.net_rng.below(bytes.len() as u64) as usize;
+                bytes[at] ^= flip;
+                *data = Some(Chunk::whole(bytes));
+            }
+            // The digest is the end of the head.
+            _ => {
+                if let Some(last) = head.last_mut() {
+                    *last ^= flip;
+                }
+            }
         }
     }
 

@@ -85,6 +85,9 @@ pub struct World {
     pub discarding: bool,
     /// Since the last power cut of this primary nobody else was promoted.
     pub unsucceeded: [bool; 2],
+    /// Packets that were altered on the wire, and those found to be.
+    pub altered: u64,
+    pub found_altered: u64,
     /// The first thing that went wrong.
     pub fault: Option<Fault>,
     /// Print what happens.
@@ -117,6 +120,8 @@ impl World {
             was_in_sync: false,
             discarding: false,
             unsucceeded: [false; 2],
+            altered: 0,
+            found_altered: 0,
             fault: None,
             tracing,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -279,6 +284,7 @@ impl World {
                 Effect::Log(level, text) => {
                     self.mix(text.len() as u64);
                     self.note(|| format!("node {node}: {level:?} {text}"));
+                    self.found_altered += u64::from(text.contains("Digest integrity check FAILED"));
                     self.nodes[node].generations += u32::from(text.contains("new current UUID "));
                     self.nodes[node].split_brain |= text.contains("Split-Brain detected but unresolved");
                     self.nodes[node].split_brain_solved |= text.contains("automatically solved");

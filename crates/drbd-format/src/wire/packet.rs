@@ -164,6 +164,14 @@ pub enum Packet {
     ConnectionFeatures(Features),
 }
 
+impl Packet {
+    /// Whether the digest of `data-integrity-alg`, if there is one, comes between body and bytes (upstream: `read_in_block`
+    /// and `recv_dless_read` read it, `drbd_send_dblock` and `drbd_send_block` write it).
+    pub const fn is_protected(&self) -> bool {
+        matches!(self, Self::Data(_) | Self::DataReply(_) | Self::RsDataReply(_))
+    }
+}
+
 /// `struct p_data`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Data {
