@@ -3,6 +3,7 @@
 use drbd_engine::status::{DeviceStatus, ResourceStatus};
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 
+use crate::image::Sector;
 use crate::model::Model;
 use crate::node::Node;
 use crate::stamp;
@@ -10,14 +11,17 @@ use crate::stamp;
 /// What is wrong.
 pub type Fault = (&'static str, String);
 
-/// A read returned what the front may see.
-pub fn read_is_permitted(model: &Model, since: u64, first_sector: u64, bytes: &[u8]) -> Result<(), Fault> {
-    for (sector, content) in (first_sector..).zip(bytes.chunks_exact(stamp::SECTOR)) {
-        let found = stamp::of(content, sector);
-        let permitted = || model.permitted(sector, since).map(|w| w.stamp);
-        if found.is_none_or(|found| !permitted().any(|stamp| stamp == found)) {
-            let found = found.map_or_else(|| format!("{:02x?}", &content[..24]), |s| format!("stamp {s}"));
-            let permitted: Vec<u64> = permitted().collect();
+/// A read returned what the front may see: these stamps, none where a sector is a mixture.
+pub fn read_is_permitted(
+    model: &Model,
+    since: u64,
+    first_sector: u64,
+    stamps: impl Iterator<Item = Option<u64>>,
+) -> Result<(), Fault> {
+    for (sector, found) in (first_sector..).zip(stamps) {
+        if found.is_none_or(|found| !model.permits(sector, since, found)) {
+            let found = found.map_or_else(|| "a mixture".to_owned(), |s| format!("stamp {s}"));
+            let permitted: Vec<u64> = model.permitted(sector, since).map(|w| w.stamp).collect();
             return Err((
                 "read_is_permitted",
                 format!("sector {sector} holds {found}, permitted are {permitted:?}"),
@@ -27,33 +31,34 @@ pub fn read_is_permitted(model: &Model, since: u64, first_sector: u64, bytes: &[
     Ok(())
 }
 
+/// The stamps of bytes that were read.
+pub fn stamps(bytes: &[u8], first_sector: u64) -> impl Iterator<Item = Option<u64>> {
+    (first_sector..).zip(bytes.as_chunks().0).map(|(sector, content)| stamp::of(content, sector))
+}
+
+fn data(node: &Node) -> &[Sector] {
+    &node.disk.sectors()[..node.size_sectors as usize]
+}
+
 /// The disk of a node holds every promise.
 pub fn disk_holds_promises(model: &mut Model, node: &Node, who: usize) -> Result<(), Fault> {
     let now = model.now();
-    let sectors = node.size_sectors;
-    let bytes = &node.disk.bytes()[..sectors as usize * stamp::SECTOR];
-    read_is_permitted(model, now, 0, bytes)
+    read_is_permitted(model, now, 0, data(node).iter().map(Sector::stamp))
         .map_err(|(_, why)| ("disk_holds_promises", format!("node {who}: {why}")))
 }
 
 /// Two disks that say they are equal are.
 pub fn disks_are_identical(a: &Node, b: &Node) -> Result<(), Fault> {
-    let bytes = a.size_sectors.min(b.size_sectors) as usize * stamp::SECTOR;
     if a.size_sectors != b.size_sectors {
         return Err(("disks_are_identical", format!("sizes {} and {}", a.size_sectors, b.size_sectors)));
     }
-    let (a, b) = (&a.disk.bytes()[..bytes], &b.disk.bytes()[..bytes]);
+    let (a, b) = (data(a), data(b));
     if a == b {
         return Ok(());
     }
-    let differing = (0..bytes / stamp::SECTOR).filter(|s| a[s * 512..][..512] != b[s * 512..][..512]);
-    let differing: Vec<String> = differing
-        .take(8)
-        .map(|s| {
-            let of = |disk: &[u8]| stamp::of(&disk[s * 512..][..512], s as u64);
-            format!("{s}: {:?}/{:?}", of(a), of(b))
-        })
-        .collect();
+    let differing = a.iter().zip(b).enumerate().filter(|(_, (a, b))| a != b);
+    let differing: Vec<String> =
+        differing.take(8).map(|(s, (a, b))| format!("{s}: {:?}/{:?}", a.stamp(), b.stamp())).collect();
     Err(("disks_are_identical", format!("sectors differ: {}", differing.join(", "))))
 }
 

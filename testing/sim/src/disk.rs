@@ -9,50 +9,30 @@ use block::Buffer;
 use drbd_engine::event::IoFault;
 use drbd_node::shell::{Chunk, DiskOp};
 
+use crate::image::{Content, Image, Sector};
 use crate::rng::Rng;
 use crate::stamp::SECTOR;
 
 #[derive(Debug)]
-enum Content {
-    Bytes(Chunk),
-    Zeroes(u64),
-}
-
-impl Content {
-    fn len(&self) -> usize {
-        match self {
-            Self::Bytes(chunk) => chunk.len,
-            Self::Zeroes(len) => *len as usize,
-        }
-    }
-
-    /// Copies a part of the content.
-    fn put(&self, from: usize, to: &mut [u8]) {
-        match self {
-            Self::Bytes(chunk) => to.copy_from_slice(&chunk.bytes()[from..from + to.len()]),
-            Self::Zeroes(_) => to.fill(0),
-        }
-    }
-}
-
-#[derive(Debug)]
 struct Change {
     number: u64,
-    offset: usize,
+    first_sector: usize,
     content: Content,
     forced: bool,
 }
 
 impl Change {
-    fn apply(&self, bytes: &mut [u8]) {
-        self.content.put(0, &mut bytes[self.offset..self.offset + self.content.len()]);
+    fn apply(&self, image: &mut Image) {
+        image.write(self.first_sector, &self.content);
     }
 }
 
 #[derive(Debug)]
 enum InFlight {
     Read(u64, Buffer),
-    Change(Change),
+    /// Bytes, and whether they are to be stable when it ends.
+    Write(u64, Chunk, bool),
+    Zero(u64, u64),
     /// Covers changes up to this number.
     Flush(u64),
 }
@@ -69,8 +49,8 @@ enum Survival {
 /// A disk of one node.
 #[derive(Debug)]
 pub struct Disk {
-    visible: Vec<u8>,
-    stable: Vec<u8>,
+    visible: Image,
+    stable: Image,
     unflushed: Vec<Change>,
     in_flight: BTreeMap<u64, InFlight>,
     submitted: u64,
@@ -83,8 +63,8 @@ impl Disk {
     /// So many zero bytes.
     pub fn new(bytes: usize) -> Self {
         Self {
-            visible: vec![0; bytes],
-            stable: vec![0; bytes],
+            visible: Image::new(bytes),
+            stable: Image::new(bytes),
             unflushed: Vec::new(),
             in_flight: BTreeMap::new(),
             submitted: 0,
@@ -93,15 +73,30 @@ impl Disk {
         }
     }
 
-    /// What a read returns now.
-    pub fn bytes(&self) -> &[u8] {
-        &self.visible
+    /// What a read returns now, sector by sector.
+    pub fn sectors(&self) -> &[Sector] {
+        self.visible.sectors()
+    }
+
+    /// What a read returns now, from a byte offset on.
+    pub fn read(&self, offset: u64, bytes: &mut [u8]) {
+        self.visible.read(offset, bytes);
     }
 
     /// Changes the disk behind everybody's back, stable.
-    pub fn overwrite(&mut self, change: impl Fn(&mut [u8])) {
-        change(&mut self.visible);
-        change(&mut self.stable);
+    pub fn overwrite(&mut self, offset: u64, bytes: &[u8]) {
+        let content = Content::of(bytes, offset / SECTOR as u64);
+        for image in [&mut self.visible, &mut self.stable] {
+            image.write(offset as usize / SECTOR, &content);
+        }
+    }
+
+    /// Fills a disk behind everybody's back with the content of a stamp, stable.
+    pub fn fill(&mut self, stamp: u64) {
+        let content = Content::Run(stamp, self.visible.sectors().len());
+        for image in [&mut self.visible, &mut self.stable] {
+            image.write(0, &content);
+        }
     }
 
     /// Number of operations that have not ended.
@@ -112,13 +107,10 @@ impl Disk {
     /// Begins an operation; its number.
     pub fn submit(&mut self, op: DiskOp) -> u64 {
         self.submitted += 1;
-        let change = |offset: u64, content, forced| {
-            InFlight::Change(Change { number: 0, offset: offset as usize, content, forced })
-        };
         let op = match op {
             DiskOp::Read { offset, buffer } => InFlight::Read(offset, buffer),
-            DiskOp::Write { offset, data, fua } => change(offset, Content::Bytes(data), fua),
-            DiskOp::Zero { offset, len, .. } => change(offset, Content::Zeroes(len), false),
+            DiskOp::Write { offset, data, fua } => InFlight::Write(offset, data, fua),
+            DiskOp::Zero { offset, len, .. } => InFlight::Zero(offset, len),
             DiskOp::Flush => InFlight::Flush(self.completed),
         };
         self.in_flight.insert(self.submitted, op);
@@ -132,17 +124,8 @@ impl Disk {
         Some(match op {
             _ if fails => Err(IoFault),
             InFlight::Read(offset, mut buffer) => {
-                let from = offset as usize;
-                let len = buffer.len();
-                buffer.copy_from_slice(&self.visible[from..from + len]);
+                self.visible.read(offset, &mut buffer);
                 Ok(Some(buffer))
-            }
-            InFlight::Change(mut change) => {
-                change.apply(&mut self.visible);
-                self.completed += 1;
-                change.number = self.completed;
-                self.unflushed.push(change);
-                Ok(None)
             }
             InFlight::Flush(covers) => {
                 let covered = self.unflushed.partition_point(|change| change.number <= covers);
@@ -151,19 +134,25 @@ impl Disk {
                 }
                 Ok(None)
             }
+            op => {
+                self.complete(change_of(op));
+                Ok(None)
+            }
         })
+    }
+
+    fn complete(&mut self, change: Option<Change>) {
+        let Some(mut change) = change else { return };
+        change.apply(&mut self.visible);
+        self.completed += 1;
+        change.number = self.completed;
+        self.unflushed.push(change);
     }
 
     /// The daemon is gone, the system below it is not: what is under way ends sometime, unseen.
     pub fn abandon(&mut self) {
         for (_, op) in std::mem::take(&mut self.in_flight) {
-            if let InFlight::Change(mut change) = op {
-                change.apply(&mut self.visible);
-                self.completed += 1;
-                change.number = self.completed;
-                change.forced = false;
-                self.unflushed.push(change);
-            }
+            self.complete(change_of(op).map(|change| Change { forced: false, ..change }));
         }
     }
 
@@ -174,16 +163,27 @@ impl Disk {
             survive(&change, if change.forced { Survival::Everything } else { how }, &mut self.stable, rng);
         }
         for (_, op) in std::mem::take(&mut self.in_flight) {
-            if let InFlight::Change(change) = op {
+            if let Some(change) = change_of(op) {
                 let how = rng.pick(&[Survival::Nothing, Survival::Everything, Survival::Sectors]);
                 survive(&change, how, &mut self.stable, rng);
             }
         }
-        self.visible.copy_from_slice(&self.stable);
+        self.visible.clone_from(&self.stable);
     }
 }
 
-fn survive(change: &Change, how: Survival, stable: &mut [u8], rng: &mut Rng) {
+/// What an operation changes, if anything.
+fn change_of(op: InFlight) -> Option<Change> {
+    let sector = |offset: u64| offset / SECTOR as u64;
+    let (offset, content, forced) = match op {
+        InFlight::Read(..) | InFlight::Flush(_) => return None,
+        InFlight::Write(offset, data, fua) => (offset, Content::of(data.bytes(), sector(offset)), fua),
+        InFlight::Zero(offset, len) => (offset, Content::Run(0, len as usize / SECTOR), false),
+    };
+    Some(Change { number: 0, first_sector: sector(offset) as usize, content, forced })
+}
+
+fn survive(change: &Change, how: Survival, stable: &mut Image, rng: &mut Rng) {
     match how {
         Survival::Nothing => {}
         Survival::Everything => change.apply(stable),
@@ -193,10 +193,9 @@ fn survive(change: &Change, how: Survival, stable: &mut [u8], rng: &mut Rng) {
             }
         }
         Survival::Sectors => {
-            for from in (0..change.content.len()).step_by(SECTOR) {
+            for index in 0..change.content.len() {
                 if rng.chance(50) {
-                    let at = change.offset + from;
-                    change.content.put(from, &mut stable[at..at + SECTOR]);
+                    stable.write_sector(change.first_sector + index, change.content.sector(index));
                 }
             }
         }

@@ -4,6 +4,7 @@
 
 mod check;
 mod disk;
+mod image;
 mod life;
 mod model;
 mod network;

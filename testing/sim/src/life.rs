@@ -8,7 +8,6 @@ use drbd_format::names::DiskState as D;
 use drbd_node::attach;
 
 use crate::model::Model;
-use crate::stamp;
 use crate::world::{S, VOLUME, World};
 
 /// Longest that an order may take.
@@ -32,15 +31,13 @@ impl World {
         let superblock = SuperBlock::fresh(&layout, 0).encode();
         let ring = Transaction::initialized().encode();
         let former = self.former_content(node);
-        self.nodes[node].disk.overwrite(|bytes| {
-            stamp::fill(&mut bytes[..layout.usable_sectors as usize * 512], former, 0);
-            bytes[layout.bm_offset_bytes as usize..][..layout.bm_bytes as usize].fill(0);
-            for block in bytes[layout.al_offset_bytes as usize..][..layout.al_bytes as usize].chunks_mut(4096)
-            {
-                block.copy_from_slice(&ring);
-            }
-            bytes[layout.md_offset_bytes as usize..][..superblock.len()].copy_from_slice(&superblock);
-        });
+        let bitmap = vec![0; layout.bm_bytes as usize];
+        let log = ring.repeat(layout.al_bytes as usize / ring.len());
+        let disk = &mut self.nodes[node].disk;
+        disk.fill(former);
+        disk.overwrite(layout.bm_offset_bytes, &bitmap);
+        disk.overwrite(layout.al_offset_bytes, &log);
+        disk.overwrite(layout.md_offset_bytes, &superblock);
     }
 
     /// Gives an order.
@@ -74,8 +71,7 @@ impl World {
         let size = self.plan.disk_bytes as u64;
         let disk = &self.nodes[node].disk;
         let mut read = |offset: u64, bytes: &mut [u8]| {
-            let from = offset as usize;
-            bytes.copy_from_slice(&disk.bytes()[from..from + bytes.len()]);
+            disk.read(offset, bytes);
             Ok(())
         };
         let found = attach::superblock(&mut read, Placement::Internal, size, size).and_then(

@@ -13,6 +13,9 @@ pub fn bit(node: usize) -> u8 {
 /// Both nodes.
 pub const BOTH: u8 = 3;
 
+/// What a sector holds that nothing was written to: the first of all writes.
+const ORIGINAL: [u32; 1] = [0];
+
 /// A write, discard or zeroing of the front.
 #[derive(Clone, Debug)]
 pub struct Write {
@@ -43,7 +46,7 @@ impl Write {
 #[derive(Clone, Debug)]
 pub struct Model {
     writes: Vec<Write>,
-    /// For each sector its writes, in the order of their submission.
+    /// For each sector its writes, in the order of their submission; empty where nothing was written.
     sectors: Vec<Vec<u32>>,
     clock: u64,
     /// When the oldest read began that is not answered: it may still see what was replaced since.
@@ -66,7 +69,7 @@ impl Model {
         };
         Self {
             writes: vec![base],
-            sectors: vec![vec![0]; sectors as usize],
+            sectors: vec![Vec::new(); sectors as usize],
             clock: 0,
             oldest_read: u64::MAX,
             power_failed: [0; 2],
@@ -97,7 +100,11 @@ impl Model {
             stable_on: 0,
         });
         for sector in range.start..range.end() {
-            self.sectors[sector as usize].push(index as u32);
+            let writes = &mut self.sectors[sector as usize];
+            if writes.is_empty() {
+                writes.push(ORIGINAL[0]);
+            }
+            writes.push(index as u32);
         }
         index
     }
@@ -207,9 +214,16 @@ impl Model {
         self.writes.iter().all(|w| !w.is_firm() || w.held_by & bit(node) != 0)
     }
 
+    /// Whether a sector may hold this stamp for a reader who began at `since`.
+    pub fn permits(&self, sector: u64, since: u64, stamp: u64) -> bool {
+        self.permitted(sector, since).any(|write| write.stamp == stamp)
+    }
+
     /// Stamps a sector may hold for a reader who began at `since`.
     pub fn permitted(&self, sector: u64, since: u64) -> impl Iterator<Item = &Write> {
-        let candidates = self.sectors[sector as usize].iter().map(|&i| &self.writes[i as usize]);
+        let touched = &self.sectors[sector as usize];
+        let indices = if touched.is_empty() { &ORIGINAL } else { &touched[..] };
+        let candidates = indices.iter().map(|&i| &self.writes[i as usize]);
         let firm = candidates.clone().filter(|w| w.is_firm() && w.ended.is_some_and(|ended| ended < since));
         let newest = firm.map(|w| w.submitted).max().unwrap_or(0);
         candidates.filter(move |v| v.ended.is_none_or(|ended| ended >= newest))

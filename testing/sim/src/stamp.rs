@@ -12,14 +12,14 @@ pub fn fill(bytes: &mut [u8], stamp: u64, first_sector: u64) {
         let mut mark = [0; 16];
         mark[..8].copy_from_slice(&stamp.to_le_bytes());
         mark[8..].copy_from_slice(&sector.to_le_bytes());
-        for piece in content.chunks_exact_mut(mark.len()) {
-            piece.copy_from_slice(&mark);
+        for piece in content.as_chunks_mut().0 {
+            *piece = mark;
         }
     }
 }
 
 /// Whose content a sector holds; none if it is a mixture, or another sector's.
-pub fn of(content: &[u8], sector: u64) -> Option<u64> {
+pub fn of(content: &[u8; SECTOR], sector: u64) -> Option<u64> {
     let word = |at: usize| u64::from_le_bytes(content[at..at + 8].try_into().unwrap_or_default());
     let uniform = content[..SECTOR - 16] == content[16..];
     let stamp = word(0);

@@ -41,6 +41,8 @@ pub struct Workload {
     /// Counts starts; events of an earlier one are stale.
     generation: u64,
     running: bool,
+    /// The next request waits for an answer to one of those under way.
+    stalled: bool,
     /// Requests since the start.
     submitted: u64,
     /// Acknowledged changes.
@@ -60,6 +62,7 @@ impl Workload {
             next_stamp: 1000,
             generation: 0,
             running: false,
+            stalled: false,
             submitted: 0,
             acked: 0,
             reads: 0,
@@ -74,6 +77,7 @@ impl World {
         self.work.running = true;
         self.work.generation += 1;
         self.work.submitted = 0;
+        self.work.stalled = false;
         let generation = self.work.generation;
         self.after(0, Event::Work { generation });
     }
@@ -98,9 +102,18 @@ impl World {
             return;
         }
         let node = self.work.node;
-        if self.nodes[node].is_primary() && self.work.pending.len() < self.plan.depth {
+        self.work.stalled = self.work.pending.len() >= self.plan.depth;
+        if self.work.stalled {
+            return;
+        }
+        if self.nodes[node].is_primary() {
             self.submit_something(node);
         }
+        self.next_work();
+    }
+
+    fn next_work(&mut self) {
+        let generation = self.work.generation;
         let (low, high) = self.plan.pause_ns;
         let pause = self.work.rng.within(low, high);
         let pause = if self.work.submitted < BURST { pause } else { pause.max(MS) * 500 };
@@ -120,11 +133,17 @@ impl World {
         SectorRange::new(start.min(size - count), count)
     }
 
+    /// Where a read or a write goes: most are short, which leaves time for more of them.
+    fn somewhere_short(&mut self) -> SectorRange {
+        let longest = if self.work.rng.chance(25) { 128 } else { 24 };
+        self.somewhere(longest)
+    }
+
     fn submit_something(&mut self, node: usize) {
         let kind = self.work.rng.below(100);
         match kind {
             0..25 => {
-                let range = self.somewhere(128);
+                let range = self.somewhere_short();
                 self.submit(node, FrontOp::Read(range));
             }
             25..35 => self.submit(node, FrontOp::Flush),
@@ -139,7 +158,7 @@ impl World {
                 self.submit(node, op);
             }
             _ => {
-                let range = self.somewhere(128);
+                let range = self.somewhere_short();
                 let fua = self.work.rng.chance(15);
                 self.submit(node, FrontOp::Write { range, fua });
             }
@@ -213,6 +232,9 @@ impl World {
         let Some(pending) = self.work.pending.remove(&request) else {
             return self.expect(Err(("requests_complete_once", format!("node {node}: {request:?} again"))));
         };
+        if std::mem::take(&mut self.work.stalled) {
+            self.next_work();
+        }
         let oldest_read = self.oldest_read();
         let Some(model) = &mut self.model else { return };
         model.oldest_read = oldest_read;
@@ -220,7 +242,12 @@ impl World {
         match (pending, outcome) {
             (Pending::Read(range, since), Ok(Some(chunk))) => {
                 self.work.reads += 1;
-                let checked = check::read_is_permitted(model, since, range.start, chunk.bytes());
+                let checked = check::read_is_permitted(
+                    model,
+                    since,
+                    range.start,
+                    check::stamps(chunk.bytes(), range.start),
+                );
                 self.expect(checked);
             }
             (Pending::Read(range, _), Ok(None)) => {

@@ -132,10 +132,8 @@ impl World {
 
     /// A number for the whole course of events.
     pub fn trace_hash(&self) -> u64 {
-        let disks = self.nodes.iter().flat_map(|n| n.disk.bytes().chunks_exact(8));
-        disks.fold(self.hash, |hash, chunk| {
-            mixed(hash, u64::from_le_bytes(chunk.try_into().unwrap_or_default()))
-        })
+        let sectors = self.nodes.iter().flat_map(|n| n.disk.sectors());
+        sectors.fold(self.hash, |hash, sector| mixed(hash, sector.hash()))
     }
 
     fn mix(&mut self, word: u64) {
