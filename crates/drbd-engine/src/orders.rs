@@ -22,6 +22,9 @@ const EXTENT_SECTORS: u64 = drbd_format::activity_log::EXTENT_SECTORS;
 
 impl Resource {
     pub(crate) fn order(&mut self, ticket: Ticket, order: Order) {
+        if self.link.is_introducing() && order.waits_for_introduction() {
+            return self.delayed.push_back((ticket, order));
+        }
         match order {
             Order::Attach { volume, disk, options } => self.attach(ticket, volume, *disk, options),
             Order::Detach { volume } => self.detach(ticket, volume),
@@ -54,6 +57,15 @@ impl Resource {
             Order::NewCurrentUuid { volume, clear_bitmap } => {
                 self.new_current_uuid(ticket, volume, clear_bitmap);
             }
+        }
+    }
+
+    /// The introduction is over: what waited for its end is done.
+    pub(crate) fn give_delayed_orders(&mut self) {
+        while !self.link.is_introducing()
+            && let Some((ticket, order)) = self.delayed.pop_front()
+        {
+            self.order(ticket, order);
         }
     }
 

@@ -1,12 +1,12 @@
 //! A resource: its role, its connection, its volumes. One event in, actions out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use drbd_format::names::{ConnectionState as C, Role};
 
 use crate::admin::Refusal;
 use crate::device::Device;
-use crate::event::{Action, Actions, Event, FrontId, Tag, Ticket};
+use crate::event::{Action, Actions, Event, FrontId, Order, Tag, Ticket};
 use crate::link::Link;
 use crate::status::ResourceStatus;
 use crate::time::Instant;
@@ -64,6 +64,8 @@ pub struct Resource {
     pub(crate) when_stable: Vec<WhenStable>,
     /// A demotion under way.
     pub(crate) demoting: Option<Demotion>,
+    /// Orders that wait until two nodes have introduced themselves.
+    pub(crate) delayed: VecDeque<(Ticket, Order)>,
     pub(crate) turn: Turn,
 }
 
@@ -78,6 +80,7 @@ impl Resource {
             permit: Permit { until: None },
             when_stable: Vec::new(),
             demoting: None,
+            delayed: VecDeque::new(),
             turn: Turn::new(name, entropy),
         }
     }
@@ -138,6 +141,7 @@ impl Resource {
     /// What any turn may have made possible or due.
     fn settle(&mut self) {
         self.keep_time();
+        self.give_delayed_orders();
         for volume in self.volumes() {
             self.complete_withheld(volume);
             self.resume_held(volume);

@@ -106,3 +106,24 @@ fn a_resync_is_no_larger_than_what_was_written_alone() {
         assert!(pair.log.iter().any(|line| line.ends_with(&expected)), "{expected} {:#?}", pair.log);
     }
 }
+
+/// A disk that comes while the two introduce themselves would be in one's word and not in the other's: it waits.
+#[test]
+fn a_disk_attached_in_the_middle_of_an_introduction_is_synced() {
+    for seed in 0..50 {
+        let mut pair = Pair::in_sync(seed);
+        pair.order(0, Order::Secondary);
+        pair.order(1, Order::Detach { volume: 0 });
+        pair.until_holds(|pair| pair.state(0).2 == D::Diskless && pair.state(1).1 == D::Diskless);
+        let socket = pair.nodes[1].data.expect("connected");
+        pair.closes(0, socket);
+        pair.happens(0, Event::Closed { socket });
+        let late = pair.rng.below(3);
+        pair.until_holds(|pair| pair.state(1).0 == C::WFReportParams);
+        for _ in 0..late {
+            pair.step(0);
+        }
+        pair.attach_newer(1);
+        pair.until((C::Connected, D::UpToDate, D::UpToDate));
+    }
+}

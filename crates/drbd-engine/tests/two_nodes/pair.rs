@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use drbd_engine::admin::{DiskOptions, NetOptions};
-use drbd_engine::event::{Action, Event, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket};
+use drbd_engine::event::{
+    Action, Event, FoundDisk, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket,
+};
 use drbd_engine::{Instant, Resource};
+use drbd_format::meta::MetaFlags;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
@@ -110,7 +113,8 @@ impl Pair {
         (device.connection, device.disk, device.peer_disk)
     }
 
-    fn until_holds(&mut self, holds: impl Fn(&Self) -> bool) {
+    /// Lets everything happen until something holds.
+    pub fn until_holds(&mut self, holds: impl Fn(&Self) -> bool) {
         for _ in 0..100_000 {
             if holds(self) {
                 return;
@@ -132,8 +136,22 @@ impl Pair {
     }
 
     pub fn attach(&mut self, n: usize) {
+        self.attach_disk(n, fresh_disk(DISK_BYTES));
+    }
+
+    /// A disk that was primary without the peer since the peer's current generation.
+    pub fn attach_newer(&mut self, n: usize) {
+        let peer = self.nodes[1 - n].engine.status().devices[0].uuids[0];
+        let mut disk = fresh_disk(DISK_BYTES);
+        disk.superblock.uuids = [0x77aa_0000, peer & !1, 0, 0];
+        let flags = MetaFlags::CONSISTENT.0 | MetaFlags::WAS_UP_TO_DATE.0;
+        disk.superblock.flags = MetaFlags(flags);
+        self.attach_disk(n, disk);
+    }
+
+    fn attach_disk(&mut self, n: usize, disk: Box<FoundDisk>) {
         let options = DiskOptions { al_extents: 7, ..DiskOptions::default() };
-        self.order(n, Order::Attach { volume: 0, disk: fresh_disk(DISK_BYTES), options });
+        self.order(n, Order::Attach { volume: 0, disk, options });
     }
 
     pub fn number(&mut self) -> u64 {
@@ -176,7 +194,8 @@ impl Pair {
         }
     }
 
-    fn closes(&mut self, n: usize, socket: SocketId) {
+    /// A node closes a socket, and the other sees it.
+    pub fn closes(&mut self, n: usize, socket: SocketId) {
         self.nodes[n].closed += 1;
         self.nodes[1 - n].due.retain(|due| !matches!(due, Due::Packet(s, ..) if *s == socket));
         self.happens(1 - n, Event::Closed { socket });
