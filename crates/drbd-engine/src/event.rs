@@ -174,13 +174,10 @@ impl Order {
     /// Roles and disks stand still from the first word about them until the peer's was heard: such an order waits
     /// (`STATE_SENT`, `SS_IN_TRANSIENT_STATE`).
     pub(crate) fn waits_for_introduction(&self) -> bool {
-        match self {
-            Self::DiskOptions { .. }
-            | Self::Connect { .. }
-            | Self::NetOptions(_)
-            | Self::Disconnect { .. } => false,
-            _ => true,
-        }
+        !matches!(
+            self,
+            Self::DiskOptions { .. } | Self::Connect { .. } | Self::NetOptions(_) | Self::Disconnect { .. }
+        )
     }
 }
 
