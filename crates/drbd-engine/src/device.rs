@@ -11,6 +11,7 @@ use units::SectorRange;
 use crate::admin::DiskOptions;
 use crate::event::{FrontId, FrontOp, Payload, Tag};
 use crate::generations::Generations;
+use crate::handlers::HandlerRun;
 use crate::hot_extents::HotExtents;
 use crate::ranges::RangeLocks;
 use crate::resync::Resync;
@@ -304,6 +305,8 @@ pub struct Device {
     pub bitmap_job: Option<Tag>,
     /// The source of a full resync began before our bits were stable: its identifier waits until then.
     pub early_sync_uuid: Option<u64>,
+    /// The handler that must permit the resync before it begins; of an earlier handshake it does not count.
+    pub asked_handler: Option<HandlerRun>,
     /// How much of the peer's bitmap has come.
     pub bitmap_receiver: BitmapReceiver,
     /// Sectors being changed on our disk.
@@ -370,6 +373,7 @@ impl Device {
             bitmap_due: None,
             bitmap_job: None,
             early_sync_uuid: None,
+            asked_handler: None,
             bitmap_receiver: BitmapReceiver::new(),
             locks: RangeLocks::new(),
             gate: RangeLocks::new(),

@@ -10,6 +10,7 @@ use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
 
 use crate::admin::{DiskOptions, NetOptions, Refusal};
+use crate::handlers::{HandlerCall, HandlerRun};
 use crate::time::Instant;
 
 /// Names an operation at a disk until its completion is reported.
@@ -259,6 +260,13 @@ pub enum Event {
     },
     /// The cluster has fenced the peer: it is refused until the next `Connect`.
     PeerFenced,
+    /// A handler has ended.
+    HandlerEnded {
+        /// Which.
+        run: HandlerRun,
+        /// Its exit code.
+        status: u8,
+    },
     /// The deadline has come.
     Timeout,
 }
@@ -445,6 +453,8 @@ pub enum Action {
         /// Sectors.
         sectors: u64,
     },
+    /// Run one of the administrator's programs; it ends with [`Event::HandlerEnded`].
+    RunHandler(HandlerCall),
     /// For the log.
     Log {
         /// How loud.

@@ -15,6 +15,7 @@ mod dispatch;
 mod durability;
 pub mod event;
 mod generations;
+pub mod handlers;
 mod hot_extents;
 mod integrity;
 mod introduction;

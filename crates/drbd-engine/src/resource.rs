@@ -7,6 +7,7 @@ use drbd_format::names::{ConnectionState as C, Role};
 use crate::admin::Refusal;
 use crate::device::Device;
 use crate::event::{Action, Actions, Event, FrontId, Order, Tag, Ticket};
+use crate::handlers::Handlers;
 use crate::link::Link;
 use crate::status::ResourceStatus;
 use crate::time::Instant;
@@ -66,6 +67,8 @@ pub struct Resource {
     pub(crate) demoting: Option<Demotion>,
     /// Orders that wait until two nodes have introduced themselves.
     pub(crate) delayed: VecDeque<(Ticket, Order)>,
+    /// Programs of the administrator that run.
+    pub(crate) handlers: Handlers,
     pub(crate) turn: Turn,
 }
 
@@ -81,6 +84,7 @@ impl Resource {
             when_stable: Vec::new(),
             demoting: None,
             delayed: VecDeque::new(),
+            handlers: Handlers::default(),
             turn: Turn::new(name, entropy),
         }
     }
@@ -132,6 +136,7 @@ impl Resource {
             Event::Admin { ticket, order } => self.order(ticket, order),
             Event::Permit { until } => self.permit = Permit { until },
             Event::PeerFenced => self.peer_fenced(),
+            Event::HandlerEnded { run, status } => self.handler_ended(run, status),
             Event::Timeout => {}
         }
         self.settle();

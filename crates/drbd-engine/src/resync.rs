@@ -13,6 +13,7 @@ use units::SectorRange;
 
 use crate::device::{BLOCK_SECTORS, BitmapDue, Device, Owner, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, Tag};
+use crate::handlers::{After, Handler, HandlerRun};
 use crate::pace::Pace;
 use crate::peer_io::ID_SYNCER;
 use crate::progress::Progress;
@@ -118,8 +119,43 @@ impl Resource {
         }
     }
 
-    /// Both bitmaps are joined: begins the resync on this side.
+    /// Both bitmaps are joined: begins the resync on this side, if the administrator's handler does not mind.
     pub(crate) fn begin_resync(&mut self, volume: u16, side: C) {
+        let handler = match side {
+            C::SyncTarget => Handler::BeforeResyncTarget,
+            _ => Handler::BeforeResyncSource,
+        };
+        let asked = self.call_handler_then(handler, Some(volume), After::Resync { volume });
+        match (self.devices.get_mut(&volume), asked) {
+            (Some(device), Some(run)) => device.asked_handler = Some(run),
+            _ => self.lose(C::ProtocolError),
+        }
+    }
+
+    /// The handler that may refuse a resync has ended (`drbd_start_resync`).
+    pub(crate) fn resync_permitted(&mut self, volume: u16, run: HandlerRun, handler: Handler, status: u8) {
+        let Some(device) = self.devices.get_mut(&volume).filter(|d| d.asked_handler == Some(run)) else {
+            return;
+        };
+        device.asked_handler = None;
+        let name = handler.name();
+        match (handler, status) {
+            (_, 0) => {}
+            (Handler::BeforeResyncSource, 3) => {
+                let text = format!("{name} handler returned 3, ignoring. Old userland tools?");
+                self.turn.info(text);
+            }
+            _ => {
+                let text = format!("{name} handler returned {status}, dropping connection.");
+                self.turn.info(text);
+                return self.stand_alone();
+            }
+        }
+        let side = if handler == Handler::BeforeResyncTarget { C::SyncTarget } else { C::SyncSource };
+        self.resync_begins(volume, side);
+    }
+
+    fn resync_begins(&mut self, volume: u16, side: C) {
         let now = self.turn.now;
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let left = device.dirty_blocks();
@@ -411,6 +447,9 @@ impl Resource {
             self.turn.log(crate::event::Level::Error, format_args!("{} failed blocks", resync.failed));
         }
         self.transition(volume, next);
+        if target {
+            self.call_handler(Handler::AfterResyncTarget, volume);
+        }
     }
 
     /// The resync cannot go on: what was asked for will not come.

@@ -83,6 +83,17 @@ pub fn recover(options: &NetOptions, sides: Sides) -> Verdict {
     }
 }
 
+/// Whether a policy wants us to be the target, and us, who are primary, to step down for that.
+pub fn steps_down(options: &NetOptions, sides: Sides) -> bool {
+    let chosen = match sides.peer_role {
+        Role::Primary => options.after_sb_2pri,
+        _ => options.after_sb_1pri,
+    };
+    sides.role == Role::Primary
+        && chosen == policy::CALL_HELPER
+        && without_primaries(options.after_sb_0pri, sides) == Verdict::Target
+}
+
 /// A primary cannot step down while its front is open, and here it is open as long as it is primary. (Upstream tries, and
 /// calls `pri-lost-after-sb` where somebody has the device open.)
 fn unless_we_must_step_down(verdict: Verdict, is_primary: bool) -> Verdict {

@@ -6,13 +6,30 @@ use drbd_format::wire::UuidFlags;
 use crate::admin::NetOptions;
 use crate::event::Level;
 use crate::generations::{Circumstances, Generations, Verdict, compare};
+use crate::handlers::Handler;
 use crate::resource::Resource;
-use crate::split_brain::{Sides, policy, recover};
+use crate::split_brain::{Sides, policy, recover, steps_down};
 use crate::turn::Turn;
 
 impl Resource {
     /// Who syncs from whom; none: the two do not go together (`drbd_sync_handshake`).
     pub(crate) fn sync_handshake(&mut self, volume: u16, peer_role: Role, peer_disk: D) -> Option<C> {
+        let mut calls = Vec::new();
+        let conn = self.compare_data(volume, peer_role, peer_disk, &mut calls);
+        for handler in calls {
+            self.call_handler(handler, volume);
+        }
+        conn
+    }
+
+    /// The same; whom the administrator wants to be told by is in `calls`.
+    fn compare_data(
+        &mut self,
+        volume: u16,
+        peer_role: Role,
+        peer_disk: D,
+        calls: &mut Vec<Handler>,
+    ) -> Option<C> {
         let Self { devices, turn, link, .. } = self;
         let device = devices.get_mut(&volume)?;
         let disk = device.disk.as_mut()?;
@@ -75,7 +92,16 @@ impl Resource {
             let meet = device.state.conn < C::Connected;
             let options = if meet { options } else { without_policies(options) };
             let peer_discards = peer.flags.0 & UuidFlags::DISCARD_MY_DATA != 0;
-            verdict = solved(turn, &options, verdict, sides, (discard, peer_discards))?;
+            calls.push(Handler::InitialSplitBrain);
+            let is_distant = verdict == Verdict::SplitBrainDistant;
+            if (!is_distant || options.always_asbp) && steps_down(&options, sides) {
+                calls.push(Handler::PriLostAfterSb);
+            }
+            let Some(solution) = solved(turn, &options, verdict, sides, (discard, peer_discards)) else {
+                calls.push(Handler::SplitBrain);
+                return None;
+            };
+            verdict = solution;
         }
         let source = matches!(verdict, Verdict::Source | Verdict::SourceFull);
         let target = matches!(verdict, Verdict::Target | Verdict::TargetFull);
@@ -84,6 +110,9 @@ impl Resource {
             return None;
         }
         if target && device.state.role == Role::Primary && device.state.disk >= D::Consistent {
+            if link.options().rr_conflict == policy::CALL_HELPER {
+                calls.push(Handler::PriLost);
+            }
             if link.options().rr_conflict != policy::VIOLENTLY {
                 turn.log(Level::Error, "I shall become SyncTarget, but I am primary!");
                 return None;

@@ -4,6 +4,7 @@ use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 
 use crate::device::{BitmapDue, Device, Purpose};
 use crate::event::{Action, Level};
+use crate::handlers::Handler;
 use crate::resource::Resource;
 use crate::state::State;
 use crate::turn::Turn;
@@ -100,6 +101,10 @@ impl Resource {
         {
             device.exposed = disk.generations.current();
         }
+        let is_blind = |s: State| s.role == Role::Primary && s.disk < D::UpToDate && s.pdsk < D::UpToDate;
+        if is_blind(ns) && !is_blind(os) {
+            self.call_handler(Handler::PriOnInconDegr, volume);
+        }
         let source = |conn: C| matches!(conn, C::SyncSource | C::PausedSyncS);
         if source(ns.conn) && !source(os.conn) {
             self.send_sync_uuid(volume);
@@ -146,6 +151,9 @@ impl Resource {
         }
         if os.conn != C::WFBitMapT && ns.conn == C::WFBitMapT {
             device.bitmap_receiver = drbd_format::bitmap::BitmapReceiver::new();
+        }
+        if os.conn != ns.conn {
+            device.asked_handler = None;
         }
         if let Some(resync) = &mut device.resync {
             resync.progress.paused(turn.now, matches!(ns.conn, C::PausedSyncS | C::PausedSyncT));

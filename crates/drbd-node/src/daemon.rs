@@ -15,6 +15,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing_subscriber::EnvFilter;
 
+use crate::handlers;
 use crate::kept::Keeper;
 use crate::readiness;
 use crate::registry::Registry;
@@ -53,6 +54,7 @@ pub fn daemon(args: Vec<OsString>) -> ExitCode {
         ["worker"] => work(),
         ["upgrade"] => ask(&Command::Upgrade),
         ["stop"] => ask(&Command::Shutdown),
+        ["helper", words @ ..] => handlers::helper(words),
         ["--help" | "-h" | "help"] => {
             print!("{USAGE}");
             ExitCode::SUCCESS
@@ -168,6 +170,14 @@ fn protect_from_reclaim() {
     if let Err(error) = std::fs::write("/proc/self/oom_score_adj", "-1000") {
         tracing::info!(%error, "oom_score_adj is not granted");
     }
+}
+
+/// Gives that up again, in a process that serves no device.
+pub(crate) fn leave_reclaim_protection() {
+    // SAFETY: no pointers involved.
+    unsafe { libc::prctl(PR_SET_IO_FLUSHER, 0, 0, 0, 0) };
+    // What was not granted needs no taking back.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "0");
 }
 
 /// The worker: everything else.

@@ -8,6 +8,7 @@ pub mod attach;
 mod backing;
 mod daemon;
 mod fronts;
+mod handlers;
 mod incoming;
 mod kept;
 mod peer_socket;

@@ -10,6 +10,7 @@ use drbd_engine::event::{
     Action, Event, FrontFault, FrontId, Integrity, IoFault, Level, MetaBlock, MetaStep, Payload, Slice,
     SocketId, Tag, Ticket,
 };
+use drbd_engine::handlers::HandlerCall;
 use drbd_engine::{Instant, Resource, admin::Refusal};
 use drbd_format::activity_log::ring_block;
 use drbd_format::meta::Layout;
@@ -131,6 +132,8 @@ pub trait Ports {
     fn resized(&mut self, volume: u16, sectors: u64);
     /// Answer the administrator.
     fn answer(&mut self, ticket: Ticket, outcome: Result<Vec<String>, Refusal>);
+    /// Run a program; it ends with an [`Event::HandlerEnded`].
+    fn run_handler(&mut self, call: HandlerCall);
     /// For the log.
     fn log(&mut self, level: Level, text: String);
 }
@@ -419,6 +422,7 @@ impl<P: Ports> Shell<P> {
             Action::Answer { ticket, outcome } => self.ports.answer(ticket, outcome),
             Action::DropDisk { volume } => self.ports.drop_disk(volume),
             Action::Resized { volume, sectors } => self.ports.resized(volume, sectors),
+            Action::RunHandler(call) => self.ports.run_handler(call),
             Action::Log { level, text } => self.ports.log(level, text),
         }
     }

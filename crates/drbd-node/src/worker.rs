@@ -10,6 +10,7 @@ use std::time::Instant as Clock;
 
 use drbd_engine::admin::Refusal;
 use drbd_engine::event::{Event, FrontFault, FrontId, FrontOp, IoFault, Level, Order, SocketId, Ticket};
+use drbd_engine::handlers::{HandlerCall, HandlerRun};
 use drbd_engine::status::ResourceStatus;
 use drbd_engine::{Instant, Resource};
 use drbd_format::meta::Layout;
@@ -17,6 +18,7 @@ use front::{Fault, Front, Op, Request, RequestId};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::Socket;
 
+use crate::handlers::Handlers;
 use crate::peer_socket::{self, DIAL_TIMEOUT, PeerSocket};
 use crate::ring::{Completion, Interest, Ring};
 use crate::shell::{Area, Chunk, DiskOp, DiskToken, Ports, Shell};
@@ -86,6 +88,13 @@ pub enum Command {
         number: u32,
         /// Answer.
         reply: Sender<Option<Box<dyn Front + Send>>>,
+    },
+    /// A program of the administrator has ended.
+    HandlerEnded {
+        /// Which.
+        run: HandlerRun,
+        /// Its exit code.
+        status: u8,
     },
     /// State.
     Status(Sender<ResourceStatus>),
@@ -164,6 +173,9 @@ struct World {
     /// Ended at once: reported after the turn.
     ended: VecDeque<(DiskToken, Result<(), IoFault>)>,
     dial_failed: bool,
+    handlers: Handlers,
+    /// The way to this thread, for those that wait for handlers.
+    handle: Handle,
 }
 
 impl Ports for World {
@@ -251,6 +263,10 @@ impl Ports for World {
         }
     }
 
+    fn run_handler(&mut self, call: HandlerCall) {
+        self.handlers.run(call, &self.handle);
+    }
+
     fn log(&mut self, level: Level, text: String) {
         match level {
             Level::Info => tracing::info!("{text}"),
@@ -277,13 +293,14 @@ impl Worker {
     pub fn spawn(name: &str) -> io::Result<Handle> {
         let (sender, commands) = channel();
         let wake = std::sync::Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
-        let handle = Handle { commands: sender, wake: std::sync::Arc::clone(&wake) };
+        let handle = Handle { commands: sender, wake };
+        let own = handle.clone();
         let entropy = Box::new(|bytes: &mut [u8]| getrandom::fill(bytes).expect("the system has randomness"));
         let engine = Resource::new(name, entropy);
         let (ready, started) = channel();
         std::thread::Builder::new().name(format!("drbd-{name}")).spawn(move || {
             // The ring belongs to the thread that submits to it.
-            let worker = Ring::new().map(|ring| Self::new(engine, ring, commands, wake));
+            let worker = Ring::new().map(|ring| Self::new(engine, ring, commands, own));
             match worker {
                 Ok(worker) => {
                     let _ = ready.send(Ok(()));
@@ -298,7 +315,8 @@ impl Worker {
         Ok(handle)
     }
 
-    fn new(engine: Resource, ring: Ring, commands: Receiver<Command>, wake: std::sync::Arc<OwnedFd>) -> Self {
+    fn new(engine: Resource, ring: Ring, commands: Receiver<Command>, handle: Handle) -> Self {
+        let wake = std::sync::Arc::clone(&handle.wake);
         let world = World {
             started: Clock::now(),
             ring,
@@ -315,6 +333,8 @@ impl Worker {
             tickets_made: 0,
             ended: VecDeque::new(),
             dial_failed: false,
+            handlers: Handlers::default(),
+            handle,
         };
         Self { shell: Shell::new(engine, world), commands, wake, draining: Vec::new(), stopping: None }
     }
@@ -635,6 +655,9 @@ impl Worker {
                     let _ = reply.send(None);
                 }
             },
+            Command::HandlerEnded { run, status } => {
+                self.shell.handle(Event::HandlerEnded { run, status });
+            }
             Command::Status(reply) => {
                 let _ = reply.send(self.shell.engine.status());
             }

@@ -2,6 +2,7 @@
 
 pub mod cli;
 mod execute;
+mod handler;
 mod plan;
 pub mod setup_option;
 mod shell;
@@ -9,7 +10,7 @@ mod step;
 
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use conf::Diagnostic;
@@ -21,6 +22,9 @@ use execute::Executor;
 
 /// Exit status of a command line that cannot be understood, or names what is not configured (`E_USAGE`).
 const EXIT_USAGE: u8 = 1;
+
+/// The configuration where no other is named.
+const CONFIG_DEFAULT: &str = "/etc/drbd.conf";
 
 /// Exit status of a configuration with mistakes (`E_CONFIG_INVALID`).
 const EXIT_CONFIGURATION: u8 = 10;
@@ -47,9 +51,10 @@ fn node_name() -> String {
 }
 
 fn run(cli: &Cli) -> Result<u8, u8> {
-    let loaded = match &cli.config_file {
-        Some(path) => drbd_conf::load(path),
-        None => drbd_conf::load_default(),
+    let path = config_path(cli);
+    let loaded = match cli.config_file.is_some() || path != Path::new(CONFIG_DEFAULT) {
+        true => drbd_conf::load(&path),
+        false => drbd_conf::load_default(),
     };
     let mut config = loaded.map_err(|invalid| {
         eprint!("{}", invalid.render(has_colour()));
@@ -79,7 +84,14 @@ fn run(cli: &Cli) -> Result<u8, u8> {
     if selected.iter().all(|&one| print_about(cli, &plan, one)) {
         return Ok(0);
     }
-    Executor::new(cli, &node).run(&plan, &selected)
+    if cli.verb.is_handler() {
+        return Ok(handler::run(cli, &config, &plan, &selected, &path));
+    }
+    let outcome = Executor::new(cli, &node).run(&plan, &selected);
+    if cli.verb.makes_minors() && !cli.dry_run {
+        handler::register(&plan, &selected, &path);
+    }
+    outcome
 }
 
 /// Prints what a verb for scripts says about one resource; false if this is no such verb.
@@ -125,7 +137,11 @@ fn check_privacy(config: &Config, is_required: bool) -> Result<(), u8> {
 }
 
 fn config_path(cli: &Cli) -> PathBuf {
-    cli.config_file.clone().unwrap_or_else(|| "/etc/drbd.conf".into())
+    let noted = || match cli.names() {
+        [name] if cli.verb.is_handler() => handler::registered_config(name),
+        _ => None,
+    };
+    cli.config_file.clone().or_else(noted).unwrap_or_else(|| CONFIG_DEFAULT.into())
 }
 
 fn has_colour() -> bool {
@@ -178,9 +194,11 @@ fn select<'c>(cli: &Cli, config: &'c Config, node: &str) -> Result<Vec<Selected<
 }
 
 fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Result<Selected<'c>, u8> {
-    let (name, volume) = match word.split_once('/') {
-        Some((name, volume)) => (name, Some(volume)),
-        None => (word, None),
+    let of_minor = named_by_minor(config, node, word);
+    let (name, volume) = match (word.split_once('/'), &of_minor) {
+        (Some((name, volume)), _) => (name, Some(volume)),
+        (None, Some((name, volume))) => (*name, volume.as_deref()),
+        (None, None) => (word, None),
     };
     let Some(resource) = config.resource(name) else {
         eprintln!("'{word}' not defined in your config (for this host).");
@@ -198,9 +216,15 @@ fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Resu
         return Err(EXIT_USAGE);
     };
     let Some(volume) = volume else {
+        if let ([only], true) = (&host.volumes[..], cli.verb.needs_volume())
+            && only.is_implicit
+        {
+            return Ok(Selected { resource, volume: Some(only.number) });
+        }
         if cli.verb.needs_volume() {
             eprintln!("{} requires a specific volume id, but none is specified.", cli.verb.word());
-            eprintln!("Try '{} {name}/<vnr>'", cli.verb.word());
+            let verb = cli.verb.word();
+            eprintln!("Try '{verb} minor-<minor_number>' or '{verb} {name}/<vnr>'");
             return Err(EXIT_USAGE);
         }
         return Ok(Selected { resource, volume: None });
@@ -216,6 +240,17 @@ fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Resu
         return Err(EXIT_USAGE);
     }
     Ok(Selected { resource, volume: Some(number) })
+}
+
+/// The resource of `minor-N` on this node, and its volume if that was given a number.
+fn named_by_minor<'c>(config: &'c Config, node: &str, word: &str) -> Option<(&'c str, Option<String>)> {
+    let minor: u32 = word.strip_prefix("minor-")?.parse().ok()?;
+    config.resources.iter().find_map(|resource| {
+        let volumes = &resource.host(node)?.volumes;
+        let volume = volumes.iter().find(|volume| volume.minor.is_some_and(|(number, _)| number == minor))?;
+        let number = (!volume.is_implicit).then(|| volume.number.to_string());
+        Some((resource.name.text.as_str(), number))
+    })
 }
 
 fn hosts_text<'c>(resources: impl Iterator<Item = &'c Resource>) -> String {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use drbd_engine::admin::{DiskOptions, NetOptions, ReplicationProtocol};
+use drbd_engine::handlers::Handler;
 use drbd_node::shell::DiskOp;
 
 use crate::rng::Rng;
@@ -106,6 +107,14 @@ impl Plan {
     pub fn disk_delay(&self, op: &DiskOp, rng: &mut Rng) -> u64 {
         let (low, high) = if matches!(op, DiskOp::Flush) { self.flush_ns } else { self.disk_ns };
         rng.within(low, high)
+    }
+
+    /// How long one of the administrator's programs runs, and with what it ends.
+    pub fn handler(&self, handler: Handler, may_refuse: bool, rng: &mut Rng) -> (u64, u8) {
+        let refuses =
+            may_refuse && matches!(handler, Handler::BeforeResyncTarget | Handler::BeforeResyncSource);
+        let status = if refuses && rng.chance(2) { rng.pick(&[1, 3]) } else { 0 };
+        (rng.within(MS, 200 * MS), status)
     }
 
     /// How long a segment travels.

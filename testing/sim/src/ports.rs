@@ -8,6 +8,7 @@ use std::rc::Rc;
 use drbd_engine::Instant;
 use drbd_engine::admin::Refusal;
 use drbd_engine::event::{FrontFault, FrontId, Level, SocketId, Ticket};
+use drbd_engine::handlers::HandlerCall;
 use drbd_node::shell::{Area, Chunk, DiskOp, DiskToken, Ports};
 
 /// What a shell wants done.
@@ -31,6 +32,8 @@ pub enum Effect {
     Resized(u64),
     /// An answer to the administrator.
     Answer(Ticket, Result<Vec<String>, Refusal>),
+    /// A program of the administrator.
+    RunHandler(HandlerCall),
     /// A line of the log.
     Log(Level, String),
 }
@@ -77,6 +80,9 @@ impl Ports for SimPorts {
     }
     fn answer(&mut self, ticket: Ticket, outcome: Result<Vec<String>, Refusal>) {
         self.effects.push_back(Effect::Answer(ticket, outcome));
+    }
+    fn run_handler(&mut self, call: HandlerCall) {
+        self.effects.push_back(Effect::RunHandler(call));
     }
     fn log(&mut self, level: Level, text: String) {
         self.effects.push_back(Effect::Log(level, text));

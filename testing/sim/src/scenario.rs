@@ -47,6 +47,7 @@ const STEPS: [Step; 13] = [
 /// A whole run. What went wrong is in the world.
 pub fn run(world: &mut World) {
     world.begin();
+    world.handlers_refuse = true;
     for _ in 0..world.rng.within(2, 9) {
         let step = world.rng.pick(&STEPS);
         world.note(|| format!("== {step:?}"));
@@ -414,6 +415,7 @@ impl World {
 
     /// After this nothing is broken any more, and both must come together.
     fn settle(&mut self) {
+        self.handlers_refuse = false;
         for node in &mut self.nodes {
             node.disk.failures_per_10000 = 0;
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use drbd_engine::event::Event as EngineEvent;
+use drbd_engine::handlers::HandlerRun;
 use drbd_engine::{Instant, Resource};
 use drbd_format::names::ConnectionState as C;
 use drbd_node::shell::{DiskToken, Shell};
@@ -47,6 +48,8 @@ pub enum Event {
     DialFails { from: usize, life: u64 },
     /// The next item on the wire to an end.
     Arrives { connection: usize, side: usize },
+    /// A program of the administrator ends.
+    HandlerEnds { node: usize, life: u64, run: HandlerRun, status: u8 },
     /// The workload submits.
     Work { generation: u64 },
 }
@@ -88,6 +91,8 @@ pub struct World {
     /// Packets that were altered on the wire, and those found to be.
     pub altered: u64,
     pub found_altered: u64,
+    /// Handlers may forbid a resync: not the first one.
+    pub handlers_refuse: bool,
     /// The first thing that went wrong.
     pub fault: Option<Fault>,
     /// Print what happens.
@@ -122,6 +127,7 @@ impl World {
             unsucceeded: [false; 2],
             altered: 0,
             found_altered: 0,
+            handlers_refuse: false,
             fault: None,
             tracing,
             hash: 0xcbf2_9ce4_8422_2325,
@@ -205,6 +211,7 @@ impl World {
             Event::DialDone { from, life, connection } => self.dial_done(from, life, connection),
             Event::DialFails { from, life } => self.dial_fails(from, life),
             Event::Arrives { connection, side } => self.arrives(connection, side),
+            Event::HandlerEnds { node, life, run, status } => self.handler_ends(node, life, run, status),
             Event::Work { generation } => self.work(generation),
         }
     }
@@ -229,6 +236,12 @@ impl World {
         }
         let Some(outcome) = self.nodes[node].disk.finish(number, &mut self.disk_rng) else { return };
         self.turn(node, |shell| shell.disk_done(token, outcome));
+    }
+
+    fn handler_ends(&mut self, node: usize, life: u64, run: HandlerRun, status: u8) {
+        if self.nodes[node].life == life {
+            self.turn(node, |shell| shell.handle(EngineEvent::HandlerEnded { run, status }));
+        }
     }
 
     fn timer(&mut self, node: usize, life: u64, at: u64) {
@@ -274,6 +287,11 @@ impl World {
                 Effect::Send(socket, head, data) => self.sends(node, socket, head, data),
                 Effect::Close(socket, drain) => self.closes(node, socket, drain),
                 Effect::Complete(request, outcome) => self.completed(node, request, outcome),
+                Effect::RunHandler(call) => {
+                    let (time, status) = self.plan.handler(call.handler, self.handlers_refuse, &mut self.rng);
+                    let life = self.nodes[node].life;
+                    self.after(time, Event::HandlerEnds { node, life, run: call.run, status });
+                }
                 Effect::Resized(sectors) => self.nodes[node].size_sectors = sectors,
                 Effect::Answer(ticket, outcome) => {
                     self.note(|| format!("node {node}: answer {outcome:?}"));

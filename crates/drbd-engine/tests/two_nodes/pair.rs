@@ -7,6 +7,7 @@ use drbd_engine::admin::{DiskOptions, NetOptions};
 use drbd_engine::event::{
     Action, Event, FoundDisk, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket,
 };
+use drbd_engine::handlers::HandlerRun;
 use drbd_engine::{Instant, Resource};
 use drbd_format::meta::MetaFlags;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
@@ -39,6 +40,7 @@ impl Rng {
 /// What waits to happen at one of the two.
 pub enum Due {
     Io(Tag),
+    Handler(HandlerRun),
     Dialled(SocketId),
     Packet(SocketId, u16, Packet, Option<(Payload, u32)>),
 }
@@ -180,6 +182,7 @@ impl Pair {
                     self.numbers += 1;
                     self.nodes[n].due.push_back(Due::Dialled(SocketId(self.numbers)));
                 }
+                Action::RunHandler(call) => self.nodes[n].due.push_back(Due::Handler(call.run)),
                 Action::Agree { agreed } => self.agreed = agreed,
                 Action::Close { socket, .. } => self.closes(n, socket),
                 Action::Send { socket, volume, packet, data } => {
@@ -205,7 +208,7 @@ impl Pair {
     pub fn step(&mut self, n: usize) {
         self.now = self.now + std::time::Duration::from_millis(1);
         let io: Vec<usize> = (0..self.nodes[n].due.len())
-            .filter(|&i| i == 0 || matches!(self.nodes[n].due[i], Due::Io(_)))
+            .filter(|&i| i == 0 || matches!(self.nodes[n].due[i], Due::Io(_) | Due::Handler(_)))
             .take(4)
             .collect();
         if io.is_empty() {
@@ -217,6 +220,7 @@ impl Pair {
                 let outcome = if !self.sound && self.rng.below(300) == 0 { Err(IoFault) } else { Ok(()) };
                 self.happens(n, Event::IoDone { tag, outcome });
             }
+            Some(Due::Handler(run)) => self.happens(n, Event::HandlerEnded { run, status: 0 }),
             Some(Due::Dialled(socket)) => {
                 self.happens(1 - n, Event::Opened { socket, outgoing: false });
                 self.happens(n, Event::Opened { socket, outgoing: true });

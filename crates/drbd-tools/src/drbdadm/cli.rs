@@ -156,6 +156,42 @@ pub enum Verb {
     DumpMd,
     /// Mark what the activity log says may differ, after a crash. Attaching does it by itself.
     ApplyAl,
+    /// Run the handler for it: a resync to this node will begin.
+    #[value(hide = true)]
+    BeforeResyncTarget,
+    /// Run the handler for it: a resync to this node has ended.
+    #[value(hide = true)]
+    AfterResyncTarget,
+    /// Run the handler for it: a resync from this node will begin.
+    #[value(hide = true)]
+    BeforeResyncSource,
+    /// Run the handler for it: a primary has lost the last current data.
+    #[value(hide = true)]
+    PriOnInconDegr,
+    /// Run the handler for it: a primary has lost a split brain.
+    #[value(hide = true)]
+    PriLostAfterSb,
+    /// Run the handler for it: the peer is lost and must be kept from becoming primary.
+    #[value(hide = true)]
+    FencePeer,
+    /// Run the handler for it: the peer is equal again.
+    #[value(hide = true)]
+    UnfencePeer,
+    /// Run the handler for it: the lower-level device has failed.
+    #[value(hide = true)]
+    LocalIoError,
+    /// Run the handler for it: a primary must become the target of a resync.
+    #[value(hide = true)]
+    PriLost,
+    /// Run the handler for it: both nodes have written alone.
+    #[value(hide = true)]
+    InitialSplitBrain,
+    /// Run the handler for it: both have, and no policy solves it.
+    #[value(hide = true)]
+    SplitBrain,
+    /// Run the handler for it: an online verify has found differences.
+    #[value(hide = true)]
+    OutOfSync,
 }
 
 impl Cli {
@@ -196,12 +232,34 @@ impl Verb {
                 | Self::ResourceOptions
                 | Self::NewResource
                 | Self::ShResource
+                | Self::FencePeer
+                | Self::UnfencePeer
         )
     }
 
     /// Whether one volume must be named.
     pub fn needs_volume(self) -> bool {
         matches!(self, Self::SetGi | Self::ShUdev | Self::NewCurrentUuid)
+            || (self.is_handler() && !matches!(self, Self::FencePeer | Self::UnfencePeer))
+    }
+
+    /// Whether it runs one of the configuration's handlers.
+    pub fn is_handler(self) -> bool {
+        matches!(
+            self,
+            Self::BeforeResyncTarget
+                | Self::AfterResyncTarget
+                | Self::BeforeResyncSource
+                | Self::PriOnInconDegr
+                | Self::PriLostAfterSb
+                | Self::FencePeer
+                | Self::UnfencePeer
+                | Self::LocalIoError
+                | Self::PriLost
+                | Self::InitialSplitBrain
+                | Self::SplitBrain
+                | Self::OutOfSync
+        )
     }
 
     /// Whether it is about everything in the configuration, whatever names follow.
@@ -220,6 +278,11 @@ impl Verb {
     /// Whether it prints the configuration, that of other nodes too.
     pub fn is_dump(self) -> bool {
         matches!(self, Self::Dump | Self::DumpXml)
+    }
+
+    /// Whether it brings something into use.
+    pub fn makes_minors(self) -> bool {
+        self.is_adjust() || matches!(self, Self::Up | Self::NewMinor | Self::Attach | Self::Connect)
     }
 
     /// Whether what is in use is brought into line.

@@ -11,7 +11,7 @@ use super::setup_option::SetupOption;
 use super::step::{Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
 use crate::drbd_conf::effective;
-use crate::drbd_conf::model::{Config, Resource};
+use crate::drbd_conf::model::{Config, Host, Resource};
 
 /// What is needed to say which calls a verb means.
 pub struct Plan<'c> {
@@ -90,6 +90,11 @@ impl<'c> Plan<'c> {
         names.iter().any(|name| name.text == self.node || name.text == "both")
     }
 
+    /// The other node's section, if there are two.
+    pub fn peer_of(&self, resource: &'c Resource) -> Option<&'c Host> {
+        resource.peer_of(self.node)
+    }
+
     fn ends(&self, resource: &'c Resource) -> Result<Ends<'c>, u8> {
         match (resource.host(self.node), resource.peer_of(self.node)) {
             (Some(us), Some(peer)) => Ok(Ends { resource, us, peer }),
@@ -160,7 +165,19 @@ impl<'c> Plan<'c> {
             | Verb::ShLlDev
             | Verb::ShMdDev
             | Verb::ShMdIdx
-            | Verb::ShIp => Vec::new(),
+            | Verb::ShIp
+            | Verb::BeforeResyncTarget
+            | Verb::AfterResyncTarget
+            | Verb::BeforeResyncSource
+            | Verb::PriOnInconDegr
+            | Verb::PriLostAfterSb
+            | Verb::FencePeer
+            | Verb::UnfencePeer
+            | Verb::LocalIoError
+            | Verb::PriLost
+            | Verb::InitialSplitBrain
+            | Verb::SplitBrain
+            | Verb::OutOfSync => Vec::new(),
         })
     }
 

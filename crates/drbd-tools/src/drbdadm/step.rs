@@ -263,7 +263,7 @@ fn option_word(setting: &Setting, node: &str, minor_of: &dyn Fn(&str) -> Option<
 }
 
 /// With a backslash before what a shell would not take as it is, as drbdadm prints its calls.
-fn shell_escaped(word: &str) -> String {
+pub fn shell_escaped(word: &str) -> String {
     let mut escaped = String::with_capacity(word.len());
     for c in word.chars() {
         let is_plain =
