@@ -283,3 +283,28 @@ fn what_the_configuration_does_not_have_is_said() {
     assert_eq!(status, 1);
     assert!(stderr.ends_with("It is defined for elsewhere, somebody.\n"), "{stderr}");
 }
+
+#[test]
+fn a_handler_gets_what_the_original_gives_it_and_its_exit_code_is_kept() {
+    let place = Place::new();
+    let text = std::fs::read_to_string(place.path("drbd.conf")).unwrap();
+    let handlers =
+        "handlers { split-brain \"env | grep ^DRBD_ | sort; exit 7\"; fence-peer \"env | grep ^DRBD_M\"; }";
+    let text = text.replace("syncer {", &format!("{handlers}\n  syncer {{"));
+    std::fs::write(place.path("drbd.conf"), text).unwrap();
+    let (status, stdout, _) = place.run(&["split-brain", "minor-7"]);
+    let directory = place.directory.path().canonicalize().unwrap();
+    let expected = format!(
+        "DRBD_CONF={0}/drbd.conf\nDRBD_LL_DISK={1}/disk\nDRBD_MINOR=7\nDRBD_PEER=elsewhere\nDRBD_PEERS=elsewhere\n\
+         DRBD_PEER_ADDRESS=127.0.0.1\nDRBD_PEER_AF=ipv4\nDRBD_RESOURCE=r0\nDRBD_VOLUME=0\n",
+        directory.display(),
+        place.directory.path().display()
+    );
+    assert_eq!((status, stdout), (7, expected));
+    let (status, stdout, _) = place.run(&["fence-peer", "r0"]);
+    assert_eq!((status, stdout.as_str()), (0, "DRBD_MINOR=7\n"));
+    // What the configuration does not have is done at once.
+    assert_eq!(place.run(&["pri-lost", "r0/0"]).0, 0);
+    let (status, _, stderr) = place.run(&["pri-lost", "minor-8"]);
+    assert_eq!(status, 1, "{stderr}");
+}
