@@ -11,10 +11,20 @@ use crate::status::ResourceStatus;
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Command {
-    /// Make a resource; refused if the name is taken.
+    /// Make a resource; one that is there keeps its options.
     NewResource {
         /// Its name.
         resource: String,
+        /// Options of the options section.
+        #[serde(default)]
+        options: ResourceOptions,
+    },
+    /// Change options of a resource.
+    ResourceOptions {
+        /// The resource.
+        resource: String,
+        /// All of them.
+        options: ResourceOptions,
     },
     /// Make a volume of a resource.
     NewMinor {
@@ -118,6 +128,16 @@ pub enum Command {
         /// Declare both disks equal; before the first resync this spares it.
         clear_bitmap: bool,
     },
+    /// Forget a volume without a disk of a resource that is Secondary.
+    DelMinor {
+        /// The device.
+        minor: u32,
+    },
+    /// Forget a resource without volumes and without a connection.
+    DelResource {
+        /// The resource.
+        resource: String,
+    },
     /// Secondary, disconnect, detach, and forget the resource.
     Down {
         /// The resource.
@@ -161,6 +181,9 @@ pub enum Response {
 pub struct Configuration {
     /// Its name.
     pub name: String,
+    /// All options.
+    #[serde(default)]
+    pub options: ResourceOptions,
     /// Sorted by minor.
     pub minors: Vec<ConfiguredMinor>,
     /// None: no network configuration.
@@ -221,6 +244,16 @@ pub enum MetaIndex {
     FlexExternal,
     /// Slot N of 128 MiB.
     Index(u32),
+}
+
+/// The options section. Defaults are drbd 8.4's.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResourceOptions {
+    /// `enum drbd_on_no_data`: 0 an IO error, 1 suspended IO, where a request reaches no current data.
+    pub on_no_data_accessible: u32,
+    /// Hexadecimal: the processors of the resource's thread; empty: all.
+    pub cpu_mask: String,
 }
 
 /// The disk section, in its own units. Defaults are drbd 8.4's (`drbd_limits.h`).

@@ -9,7 +9,7 @@ use drbd_format::meta::SuperBlock;
 use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
 
-use crate::admin::{DiskOptions, NetOptions, Refusal};
+use crate::admin::{DiskOptions, NetOptions, Refusal, ResourceOptions};
 use crate::handlers::{HandlerCall, HandlerRun};
 use crate::time::Instant;
 
@@ -120,6 +120,8 @@ pub enum Order {
         /// All of them.
         options: DiskOptions,
     },
+    /// Change options.
+    ResourceOptions(ResourceOptions),
     /// Look for the peer.
     Connect {
         /// Our end.

@@ -35,6 +35,10 @@ impl Resource {
                 }
                 self.answer(ticket, Err(refused(code::IS_DISKLESS)));
             }
+            Order::ResourceOptions(options) => {
+                self.options = options;
+                self.answer(ticket, Ok(Vec::new()));
+            }
             Order::Connect { local, peer, options, discard_my_data } => {
                 if self.link.configuration.is_some() {
                     return self.answer(ticket, Err(refused(code::NET_CONFIGURED)));

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use drbd_format::names::{ConnectionState as C, Role};
 
-use crate::admin::Refusal;
+use crate::admin::{Refusal, ResourceOptions};
 use crate::device::Device;
 use crate::event::{Action, Actions, Event, FrontId, Order, Tag, Ticket};
 use crate::handlers::Handlers;
@@ -58,6 +58,7 @@ pub(crate) struct Demotion {
 #[derive(Debug)]
 pub struct Resource {
     pub(crate) name: String,
+    pub(crate) options: ResourceOptions,
     pub(crate) role: Role,
     pub(crate) link: Link,
     pub(crate) devices: BTreeMap<u16, Device>,
@@ -77,6 +78,7 @@ impl Resource {
     pub fn new(name: &str, entropy: Entropy) -> Self {
         Self {
             name: name.to_owned(),
+            options: ResourceOptions::default(),
             role: Role::Secondary,
             link: Link::new(),
             devices: BTreeMap::new(),
@@ -99,6 +101,17 @@ impl Resource {
         device.state.conn = self.link.state;
         self.devices.insert(volume, device);
         true
+    }
+
+    /// Forgets a volume; false if it is not there, has a disk, is Primary, or something of it is under way
+    /// (`adm_del_minor`).
+    pub fn remove_volume(&mut self, volume: u16) -> bool {
+        let is_removable = self.role == Role::Secondary
+            && self.devices.get(&volume).is_some_and(|d| d.disk.is_none() && d.leftovers().is_none());
+        if is_removable {
+            self.devices.remove(&volume);
+        }
+        is_removable
     }
 
     /// Whether a volume has a disk.

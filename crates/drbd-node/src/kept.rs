@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use drbd_engine::admin::{Command, Configuration, ConfiguredConnection, ConfiguredDisk, ConfiguredMinor};
+use drbd_engine::admin::{
+    Command, Configuration, ConfiguredConnection, ConfiguredDisk, ConfiguredMinor, ResourceOptions,
+};
 use front::holder::{Holder, Kept};
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,9 @@ pub struct KeptResource {
     pub version: u32,
     /// Its name.
     pub name: String,
+    /// Its options.
+    #[serde(default)]
+    pub options: ResourceOptions,
     /// Minors, their volumes and disks (an `Attach`, if attached).
     pub minors: BTreeMap<u32, (u16, Option<Command>)>,
     /// A `Connect`, if connected.
@@ -43,6 +48,7 @@ impl KeptResource {
             magic: MAGIC.to_owned(),
             version: VERSION,
             name: name.to_owned(),
+            options: ResourceOptions::default(),
             minors: BTreeMap::new(),
             connect: None,
             primary: false,
@@ -71,7 +77,12 @@ impl KeptResource {
             }
             _ => None,
         };
-        Configuration { name: self.name.clone(), minors: minors.collect(), connection }
+        Configuration {
+            name: self.name.clone(),
+            options: self.options.clone(),
+            minors: minors.collect(),
+            connection,
+        }
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {

@@ -1,11 +1,15 @@
 //! The daemon's resources, and what the tools' commands do to them.
 
+mod removal;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use drbd_engine::admin::{Command, Configuration, DiskOptions, NetOptions, Refusal, Response};
+use drbd_engine::admin::{
+    Command, Configuration, DiskOptions, NetOptions, Refusal, ResourceOptions, Response,
+};
 use drbd_engine::event::Order;
 use drbd_engine::status::ResourceStatus;
 use drbd_format::meta::MetaFlags;
@@ -25,6 +29,8 @@ mod code {
     pub const RESOURCE_NOT_KNOWN: i32 = 158;
     pub const MINOR_CONFIGURED: i32 = 160;
     pub const MINOR_OR_VOLUME_EXISTS: i32 = 161;
+    pub const INVALID_REQUEST: i32 = 162;
+    pub const NET_CONFIGURED: i32 = 125;
     pub const OPEN_DISK: i32 = 104;
     pub const RESOURCE_IN_USE: i32 = 159;
 }
@@ -73,14 +79,15 @@ impl Registry {
                 let mut all = self.status();
                 all.retain(|r| r.name == name);
                 return match all.is_empty() {
-                    true => Response::Refused(refused(code::RESOURCE_NOT_KNOWN, name)),
+                    true => Response::Refused(refused(code::RESOURCE_NOT_KNOWN, "unknown resource")),
                     false => Response::Status(all),
                 };
             }
             Command::Show { resource } => {
                 return Response::Configuration(self.configurations(resource.as_deref()));
             }
-            Command::NewResource { resource } => self.new_resource(&resource),
+            Command::NewResource { resource, options } => self.new_resource(&resource, options),
+            Command::ResourceOptions { resource, options } => self.resource_options(&resource, options),
             Command::NewMinor { resource, minor, volume } => self.new_minor(&resource, minor, volume),
             Command::Attach { minor, .. } => self.attach(minor, command),
             Command::Detach { minor, .. } => self.detach(minor),
@@ -105,6 +112,8 @@ impl Registry {
             Command::NewCurrentUuid { minor, clear_bitmap } => {
                 self.order_of_minor(minor, |volume| Order::NewCurrentUuid { volume, clear_bitmap })
             }
+            Command::DelMinor { minor } => self.del_minor(minor),
+            Command::DelResource { resource } => self.del_resource(&resource),
             Command::Down { resource } => self.down(&resource),
             Command::Upgrade => self.upgrade(),
             Command::Shutdown => self.shutdown(),
@@ -178,14 +187,14 @@ impl Registry {
         lock(&self.resources)
             .get(resource)
             .cloned()
-            .ok_or_else(|| refused(code::RESOURCE_NOT_KNOWN, resource))
+            .ok_or_else(|| refused(code::RESOURCE_NOT_KNOWN, "unknown resource"))
     }
 
     fn of_minor(&self, minor: u32) -> Result<(Entry, u16), Refusal> {
         let (resource, volume) = lock(&self.minors)
             .get(&minor)
             .cloned()
-            .ok_or_else(|| refused(code::MINOR_INVALID, format_args!("minor {minor} is not configured")))?;
+            .ok_or_else(|| refused(code::MINOR_INVALID, "unknown minor"))?;
         Ok((self.of(&resource)?, volume))
     }
 
@@ -194,13 +203,23 @@ impl Registry {
         order(&entry.worker, what(volume), None)
     }
 
-    fn new_resource(&self, name: &str) -> Outcome {
+    fn resource_options(&self, resource: &str, options: ResourceOptions) -> Outcome {
+        let entry = self.of(resource)?;
+        let mut configured = lock(&entry.configured);
+        let outcome = order(&entry.worker, Order::ResourceOptions(options.clone()), None)?;
+        configured.kept.options = options;
+        self.keeper.store_resource(&configured.kept);
+        Ok(outcome)
+    }
+
+    fn new_resource(&self, name: &str, options: ResourceOptions) -> Outcome {
         let mut resources = lock(&self.resources);
         if resources.contains_key(name) {
             return Ok(Vec::new());
         }
         let worker = Worker::spawn(name).map_err(|error| refused(code::INTERRUPTED, error))?;
-        let kept = KeptResource::new(name);
+        order(&worker, Order::ResourceOptions(options.clone()), None)?;
+        let kept = KeptResource { options, ..KeptResource::new(name) };
         self.keeper.store_resource(&kept);
         let configured =
             Arc::new(Mutex::new(Configured { kept, fronts: BTreeMap::new(), degraded: BTreeSet::new() }));
@@ -213,16 +232,17 @@ impl Registry {
         let taken = lock(&self.minors).get(&minor).cloned();
         match taken {
             Some((owner, owned)) if owner == resource && owned == volume => return Ok(Vec::new()),
-            Some((owner, owned)) => {
-                let detail = format_args!("minor {minor} is volume {owned} of {owner}").to_string();
-                return Err(refused(code::MINOR_CONFIGURED, detail));
+            Some((owner, _)) => {
+                let is_ours = owner == resource;
+                let other = if is_ours { "as different volume" } else { "in different resource" };
+                return Err(refused(code::INVALID_REQUEST, format_args!("minor exists {other}")));
             }
             None => {}
         }
         let mut configured = lock(&entry.configured);
         let added = entry.worker.ask(|reply| worker::Command::AddVolume { volume, minor, reply });
         if added != Some(true) {
-            return Err(refused(code::MINOR_OR_VOLUME_EXISTS, format_args!("volume {volume}")));
+            return Err(refused(code::MINOR_OR_VOLUME_EXISTS, ""));
         }
         lock(&self.minors).insert(minor, (resource.to_owned(), volume));
         configured.kept.minors.insert(minor, (volume, None));
@@ -239,7 +259,7 @@ impl Registry {
         if configured.kept.minors.get(&minor).is_some_and(|(_, attached)| attached.is_some())
             && has_disk(&entry.worker, volume)
         {
-            return Err(refused(code::DISK_CONFIGURED, format_args!("minor {minor}")));
+            return Err(refused(code::DISK_CONFIGURED, ""));
         }
         let (open, found) = backing::open_disk(disk, meta_disk, *meta_index)?;
         let flags = found.superblock.flags;
@@ -367,26 +387,6 @@ impl Registry {
         }
     }
 
-    fn down(&self, resource: &str) -> Outcome {
-        let entry = self.of(resource)?;
-        {
-            let mut configured = lock(&entry.configured);
-            self.demote(&entry.worker, &mut configured)?;
-            order(&entry.worker, Order::Disconnect { force: false }, None)
-                .or_else(|_| order(&entry.worker, Order::Disconnect { force: true }, None))?;
-            let volumes: Vec<u16> = configured.kept.minors.values().map(|(volume, _)| *volume).collect();
-            for volume in volumes {
-                order(&entry.worker, Order::Detach { volume }, None)?;
-            }
-        }
-        self.keeper.forget(&format!("resource/{resource}"));
-        lock(&self.minors).retain(|_, (owner, _)| owner != resource);
-        lock(&self.resources).remove(resource);
-        // Only when its thread has ended are the disks closed.
-        entry.worker.stop();
-        Ok(Vec::new())
-    }
-
     fn shutdown(&self) -> Outcome {
         if self.is_empty() {
             Ok(Vec::new())
@@ -430,7 +430,7 @@ impl Registry {
         kept: &KeptResource,
         fronts: &mut BTreeMap<u32, KeptFronts>,
     ) -> Result<(), Refusal> {
-        self.new_resource(&kept.name)?;
+        self.new_resource(&kept.name, kept.options.clone())?;
         for (&minor, (volume, attach)) in &kept.minors {
             self.new_minor(&kept.name, minor, *volume)?;
             if let Some(attach) = attach {

@@ -62,6 +62,13 @@ pub enum Command {
         /// Answer.
         reply: Sender<bool>,
     },
+    /// Forget a volume; answered whether it could be.
+    RemoveVolume {
+        /// Number within the resource.
+        volume: u16,
+        /// Answer.
+        reply: Sender<bool>,
+    },
     /// An order for the engine; a disk to go with an attach.
     Order {
         /// What.
@@ -612,6 +619,9 @@ impl Worker {
         match command {
             Command::AddVolume { volume, minor, reply } => {
                 let _ = reply.send(self.shell.engine.add_volume(volume, minor));
+            }
+            Command::RemoveVolume { volume, reply } => {
+                let _ = reply.send(self.shell.engine.remove_volume(volume));
             }
             Command::Order { order, disk, reply } => {
                 if let Some((volume, disk)) = disk {

@@ -1,6 +1,8 @@
 //! The personality `drbdsetup`: one call to the daemon, in the words of 8.4.
 
 mod events;
+mod events2;
+mod local_time;
 mod run;
 mod show;
 
@@ -10,6 +12,7 @@ use std::process::ExitCode;
 use crate::drbd_conf::model::Setting;
 use crate::drbd_conf::options::{self, Kind, Section};
 use crate::drbdadm::setup_option;
+use crate::status_text::Color;
 
 /// Exit status of a command line that cannot be understood, and of a daemon that does not answer.
 const EXIT_OTHER: u8 = 20;
@@ -23,10 +26,17 @@ struct Verb {
     section: Option<Section>,
     /// Its other options; all of them are yes or no.
     flags: &'static [&'static str],
+    /// What it is about without a word: `all`.
+    may_be_all: bool,
 }
 
 const fn verb(name: &'static str, arguments: &'static [&'static str]) -> Verb {
-    Verb { name, arguments, section: None, flags: &[] }
+    Verb { name, arguments, section: None, flags: &[], may_be_all: false }
+}
+
+/// A verb that is about everything unless something is named.
+const fn listing(name: &'static str, arguments: &'static [&'static str]) -> Verb {
+    Verb { may_be_all: true, ..verb(name, arguments) }
 }
 
 impl Verb {
@@ -61,18 +71,21 @@ const VERBS: &[Verb] = &[
     verb("down", &["{resource}"]),
     verb("state", &["{minor}"]),
     verb("role", &["{minor}"]),
-    verb("sh-status", &["{resource|minor|all}"]),
+    listing("sh-status", &["{resource|minor|all}"]),
     verb("cstate", &["{minor}"]),
     verb("dstate", &["{minor}"]),
     verb("show-gi", &["{minor}"]),
     verb("get-gi", &["{minor}"]),
-    verb("show", &["{resource|minor|all}"]).flags(&["show-defaults"]),
-    verb("status", &["{resource|all}"]).flags(&["json"]),
-    verb("events2", &["{resource|all}"]).flags(&["timestamps", "now"]),
+    listing("show", &["{resource|minor|all}"]).flags(&["show-defaults"]),
+    listing("status", &["{resource|all}"]).flags(&["verbose", "statistics", "color", "json"]),
+    listing("events", &["{resource|minor|all}"]),
+    listing("events2", &["{resource|all}"]).flags(&["timestamps", "statistics", "now"]),
     verb("wait-connect", &["{minor}"]).with(Section::Startup),
     verb("wait-sync", &["{minor}"]).with(Section::Startup),
     verb("new-resource", &["{resource}"]).with(Section::Options),
     verb("new-minor", &["{resource}", "{minor}", "{volume}"]),
+    verb("del-minor", &["{minor}"]),
+    verb("del-resource", &["{resource}"]),
 ];
 
 /// A command line that was understood.
@@ -81,6 +94,7 @@ struct Call {
     arguments: Vec<String>,
     settings: Vec<Setting>,
     flags: Vec<&'static str>,
+    color: Color,
 }
 
 impl Call {
@@ -91,14 +105,21 @@ impl Call {
 
 /// Runs drbdsetup with the arguments after its name.
 pub fn drbdsetup(args: Vec<OsString>) -> ExitCode {
-    let words: Vec<String> = args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let mut words: Vec<String> = args.into_iter().map(|arg| arg.to_string_lossy().into_owned()).collect();
+    let find = |word: Option<&String>| VERBS.iter().find(|verb| word.is_some_and(|word| verb.name == word));
+    // Once the object stood before the command; and help may stand behind it.
+    let is_help = |word: &String| word == "-h" || word == "--help";
+    let is_swapped = find(words.first()).is_none() && find(words.get(1)).is_some();
+    if words.len() > 1 && (is_swapped && !is_help(&words[0]) && words[0] != "help" || is_help(&words[1])) {
+        words.swap(0, 1);
+    }
     let first = words.first().map_or("", String::as_str);
     match first {
         "-h" | "--help" | "help" if words.len() == 1 => {
             print!("{}", usage());
             return ExitCode::SUCCESS;
         }
-        "help" => return help(&words[1]),
+        "-h" | "--help" | "help" => return help(&words[1]),
         "-V" | "--version" => {
             print!("{}", crate::drbdadm_version());
             return ExitCode::SUCCESS;
@@ -142,7 +163,8 @@ fn help(name: &str) -> ExitCode {
 }
 
 fn parse(verb: &'static Verb, words: &[String]) -> Result<Call, String> {
-    let mut call = Call { verb, arguments: Vec::new(), settings: Vec::new(), flags: Vec::new() };
+    let mut call =
+        Call { verb, arguments: Vec::new(), settings: Vec::new(), flags: Vec::new(), color: Color::Auto };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let Some(body) = word.strip_prefix("--") else {
@@ -152,6 +174,8 @@ fn parse(verb: &'static Verb, words: &[String]) -> Result<Call, String> {
         let (name, value) = body.split_once('=').map_or((body, None), |(name, value)| (name, Some(value)));
         if let Some(&flag) = verb.flags.iter().find(|&&flag| flag == name) {
             match value {
+                Some(when) if flag == "color" => call.color = Color::from_word(when)?,
+                None if flag == "color" => call.color = Color::Always,
                 None | Some("yes") => call.flags.push(flag),
                 Some("no") => {}
                 Some(other) => return Err(format!("--{name}: `{other}` is neither yes nor no")),
@@ -168,6 +192,9 @@ fn parse(verb: &'static Verb, words: &[String]) -> Result<Call, String> {
             _ => setup_option::parse_of(verb.section, word),
         };
         call.settings.push(parsed.map_err(|why| why.trim_end().to_owned())?.setting);
+    }
+    if verb.may_be_all && call.arguments.is_empty() {
+        call.arguments.push("all".to_owned());
     }
     if let Some(missing) = verb.arguments.get(call.arguments.len()) {
         return Err(format!("missing argument {missing}"));

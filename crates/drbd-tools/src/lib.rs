@@ -10,8 +10,11 @@ mod proc_drbd;
 pub mod refusal;
 mod service_manager;
 pub mod session;
+pub mod status_json;
+pub mod status_shell;
 pub mod status_text;
 pub mod wait;
+mod wrapped;
 
 pub use drbdadm::cli::command_line as drbdadm_command_line;
 pub use drbdadm::drbdadm;

@@ -1,19 +1,97 @@
-//! `status`, `role`, `cstate` and `dstate`: what drbdsetup 8.4 prints, and `status --json` in the form of DRBD 9.
-
-use std::fmt::Write;
+//! `status`, `role`, `cstate` and `dstate`: what drbdsetup 8.4 prints.
+//!
+//! Upstream: `status_cmd`, `role_scmd`, `cstate_scmd`, `dstate_scmd` of drbdsetup 8.4, and its colours.
 
 use drbd_engine::status::{DeviceStatus, ResourceStatus, WriteOrdering};
 use drbd_format::names::{ConnectionState, DiskState, Role};
-use serde_json::{Value, json};
+
+use crate::wrapped::Wrapped;
+
+/// Columns of a line where there is no terminal.
+const COLUMNS: usize = 80;
+
+/// What is shown of a status, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// `--verbose`: also what is as it should be.
+    pub is_verbose: bool,
+    /// `--statistics`.
+    pub has_statistics: bool,
+    /// Whether states have colours.
+    pub has_color: bool,
+    /// Where lines are broken.
+    pub columns: usize,
+}
+
+impl Style {
+    /// Without options.
+    pub fn plain() -> Self {
+        let has_color = Color::Auto.is_wanted();
+        Self { is_verbose: false, has_statistics: false, has_color, columns: columns() }
+    }
+}
+
+/// `--color`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Color {
+    /// At a terminal.
+    Auto,
+    /// Also elsewhere.
+    Always,
+    /// Not even there.
+    Never,
+}
+
+impl Color {
+    /// The word for it.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn from_word(word: &str) -> Result<Self, String> {
+        match word {
+            "auto" => Ok(Self::Auto),
+            "always" => Ok(Self::Always),
+            "never" => Ok(Self::Never),
+            _ => Err(format!("unknown --color argument `{word}`; it is auto, always or never")),
+        }
+    }
+
+    /// Whether what goes to stdout is to have colours.
+    pub fn is_wanted(self) -> bool {
+        self == Self::Always || self == Self::Auto && std::io::IsTerminal::is_terminal(&std::io::stdout())
+    }
+}
+
+/// Columns of the terminal at stdout.
+pub fn columns() -> usize {
+    match rustix::termios::tcgetwinsize(std::io::stdout()) {
+        Ok(size) if size.ws_col > 0 => size.ws_col.into(),
+        _ => COLUMNS,
+    }
+}
+
+/// Whether a device has neither disk nor connection.
+pub fn is_unused(device: &DeviceStatus) -> bool {
+    device.connection == ConnectionState::StandAlone && device.disk == DiskState::Diskless
+}
+
+fn or_unconfigured(device: &DeviceStatus, state: String) -> String {
+    if is_unused(device) { "Unconfigured".to_owned() } else { state }
+}
 
 /// `Primary/Secondary`.
-pub fn role(resource: &ResourceStatus) -> String {
-    format!("{}/{}", resource.role, resource.peer_role)
+pub fn role(resource: &ResourceStatus, device: &DeviceStatus) -> String {
+    or_unconfigured(device, format!("{}/{}", resource.role, resource.peer_role))
+}
+
+/// `Connected`.
+pub fn cstate(device: &DeviceStatus) -> String {
+    or_unconfigured(device, device.connection.to_string())
 }
 
 /// `UpToDate/Inconsistent`.
 pub fn dstate(device: &DeviceStatus) -> String {
-    format!("{}/{}", device.disk, device.peer_disk)
+    or_unconfigured(device, format!("{}/{}", device.disk, device.peer_disk))
 }
 
 /// The names that DRBD 9's tools give to states of the connection.
@@ -34,47 +112,19 @@ pub fn replication_9(state: ConnectionState) -> String {
     }
 }
 
-/// The text of one resource, with an empty line after it.
-pub fn status(resource: &ResourceStatus) -> String {
-    let mut text = String::new();
-    write_status(&mut text, resource).expect("a String takes every text");
-    text
+/// The word for how the order of writes is kept.
+pub fn write_ordering(resource: &ResourceStatus) -> &'static str {
+    let ordering = resource.devices.first().map_or(WriteOrdering::Flush, |d| d.counters.write_ordering);
+    match ordering {
+        WriteOrdering::Flush => "flush",
+        WriteOrdering::Drain => "drain",
+        WriteOrdering::None => "none",
+    }
 }
 
-fn write_status(out: &mut String, resource: &ResourceStatus) -> std::fmt::Result {
-    writeln!(out, "{} role:{}", resource.name, resource.role)?;
-    let only_volume_0 = matches!(&resource.devices[..], [device] if device.volume == 0);
-    for device in &resource.devices {
-        let volume = if only_volume_0 { String::new() } else { format!("volume:{} ", device.volume) };
-        writeln!(out, "  {volume}disk:{}", device.disk)?;
-    }
-    if resource.addresses.is_some() || resource.connection != ConnectionState::StandAlone {
-        write_peer(out, resource, only_volume_0)?;
-    }
-    writeln!(out)
-}
-
-fn write_peer(out: &mut String, resource: &ResourceStatus, only_volume_0: bool) -> std::fmt::Result {
-    if !resource.connection.is_connected() {
-        return writeln!(out, "  peer connection:{}", connection_9(resource.connection));
-    }
-    writeln!(out, "  peer role:{}", resource.peer_role)?;
-    for device in &resource.devices {
-        let volume = if only_volume_0 { String::new() } else { format!("volume:{} ", device.volume) };
-        write!(out, "    {volume}")?;
-        if device.connection.is_connected() {
-            write!(out, "replication:{} ", replication_9(device.connection))?;
-        }
-        write!(out, "peer-disk:{}", device.peer_disk)?;
-        if device.connection.is_syncing() {
-            write!(out, " done:{:.2}", percent_in_sync(device))?;
-        }
-        if let Some(why) = resync_suspended(device) {
-            write!(out, " resync-suspended:{why}")?;
-        }
-        writeln!(out)?;
-    }
-    Ok(())
+/// Why IO is suspended, or `no`.
+pub fn suspended(resource: &ResourceStatus) -> &'static str {
+    if resource.devices.iter().any(|device| device.flags.io_suspended) { "user" } else { "no" }
 }
 
 /// Why a resync does not run, with commas; none if nothing holds it.
@@ -89,7 +139,8 @@ pub fn resync_suspended(device: &DeviceStatus) -> Option<String> {
     (!set.is_empty()).then(|| set.join(","))
 }
 
-fn percent_in_sync(device: &DeviceStatus) -> f64 {
+/// How much of a device both nodes have, of a hundred.
+pub fn percent_in_sync(device: &DeviceStatus) -> f64 {
     let size_kib = device.size_sectors / 2;
     if size_kib == 0 {
         return 0.0;
@@ -97,136 +148,223 @@ fn percent_in_sync(device: &DeviceStatus) -> f64 {
     100.0 * (1.0 - device.counters.out_of_sync_kib as f64 / size_kib as f64)
 }
 
-/// The resources as DRBD 9's `drbdsetup status --json` shows them.
-pub fn json(resources: &[ResourceStatus]) -> Value {
-    Value::Array(resources.iter().map(resource_json).collect())
+pub(crate) fn yes_no(is_set: bool) -> &'static str {
+    if is_set { "yes" } else { "no" }
 }
 
-fn resource_json(resource: &ResourceStatus) -> Value {
-    let suspended = resource.devices.iter().any(|device| device.flags.io_suspended);
-    let ordering = resource.devices.first().map_or(WriteOrdering::Flush, |d| d.counters.write_ordering);
-    json!({
-        "name": resource.name,
-        "node-id": -1,
-        "role": resource.role.to_string(),
-        "suspended": suspended,
-        "suspended-user": suspended,
-        "suspended-no-data": false,
-        "suspended-fencing": false,
-        "suspended-quorum": false,
-        "force-io-failures": false,
-        "write-ordering": match ordering {
-            WriteOrdering::Flush => "flush",
-            WriteOrdering::Drain => "drain",
-            WriteOrdering::None => "none",
-        },
-        "devices": resource.devices.iter().map(device_json).collect::<Vec<_>>(),
-        "connections": resource.addresses.iter().map(|addresses| json!({
-            "peer-node-id": 0,
-            "name": "peer",
-            "connection-state": connection_9(resource.connection),
-            "congested": false,
-            "peer-role": resource.peer_role.to_string(),
-            "paths": [{
-                "this_host": { "address": addresses.0.ip().to_string(), "port": addresses.0.port(),
-                    "family": family(addresses.0.is_ipv4()) },
-                "remote_host": { "address": addresses.1.ip().to_string(), "port": addresses.1.port(),
-                    "family": family(addresses.1.is_ipv4()) },
-                "established": resource.connection.is_connected(),
-            }],
-            "peer_devices": resource.devices.iter().map(peer_device_json).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
-    })
-}
-
-fn family(is_ipv4: bool) -> &'static str {
-    if is_ipv4 { "ipv4" } else { "ipv6" }
-}
-
-fn device_json(device: &DeviceStatus) -> Value {
-    json!({
-        "volume": device.volume,
-        "minor": device.minor,
-        "disk-state": device.disk.to_string(),
-        "client": device.disk == DiskState::Diskless && device.backing.is_empty(),
-        "quorum": true,
-        "size": device.size_sectors / 2,
-        "read": device.counters.disk_read_kib,
-        "written": device.counters.disk_written_kib,
-        "al-writes": device.counters.al_writes,
-        "bm-writes": device.counters.bm_writes,
-        "upper-pending": device.counters.application_pending,
-        "lower-pending": device.counters.local_count,
-    })
-}
-
-fn peer_device_json(device: &DeviceStatus) -> Value {
-    let mut value = json!({
-        "volume": device.volume,
-        "replication-state": replication_9(device.connection),
-        "peer-disk-state": device.peer_disk.to_string(),
-        "peer-client": false,
-        "resync-suspended": resync_suspended(device).unwrap_or_else(|| "no".into()),
-        "received": device.counters.received_kib,
-        "sent": device.counters.sent_kib,
-        "out-of-sync": device.counters.out_of_sync_kib,
-        "pending": device.counters.pending,
-        "unacked": device.counters.unacked,
-        "has-sync-details": false,
-        "has-online-verify-details": false,
-        "percent-in-sync": hundredths(percent_in_sync(device)),
-    });
-    if device.connection.is_syncing()
-        && let Some(sync) = device.sync.filter(|sync| sync.total_kib > 0)
-    {
-        let done = 100.0 * (1.0 - sync.left_kib as f64 / sync.total_kib as f64);
-        value["percent-resync-done"] = hundredths(done);
+/// The text of one resource, with an empty line after it.
+pub fn status(resource: &ResourceStatus, style: Style) -> String {
+    let mut out = Wrapped::new(style.columns);
+    write_resource(&mut out, resource, style);
+    let is_only_volume_0 = matches!(&resource.devices[..], [device] if device.volume == 0);
+    for device in &resource.devices {
+        write_device(&mut out, device, style, is_only_volume_0);
     }
-    value
-}
-
-fn hundredths(value: f64) -> Value {
-    json!((value * 100.0).round() / 100.0)
-}
-
-/// The state of one device as variables of a shell, with the word that they are complete.
-pub fn shell(resource: &ResourceStatus, device: &DeviceStatus) -> String {
-    let is_unused = device.connection == ConnectionState::StandAlone
-        && device.disk == DiskState::Diskless
-        && resource.role != Role::Primary;
-    let head = format!("_minor={}\n_res_name={}\n_volume={}\n", device.minor, resource.name, device.volume);
-    if is_unused {
-        return head + "_known=Unconfigured\n\n" + SHELL_UNCONFIGURED;
+    // Without a network configuration the original has no connection to tell of.
+    if resource.connection != ConnectionState::StandAlone {
+        write_connection(&mut out, resource, style, is_only_volume_0);
     }
-    let flag = |is_set: bool| if is_set { "1" } else { "" };
-    let flags = device.flags;
-    let percent = device.sync.filter(|sync| sync.total_kib > 0).map_or_else(String::new, |sync| {
-        let tenths = 1000 - (sync.left_kib.saturating_mul(1000) / (sync.total_kib + 1)).min(1000);
-        format!("{}.{}", tenths / 10, tenths % 10)
-    });
-    format!(
-        "{head}_known=Configured\n\n_cstate={}\n_role={}\n_peer={}\n_disk={}\n_pdsk={}\n\n_flags_susp={}\n\
-         _flags_aftr_isp={}\n_flags_peer_isp={}\n_flags_user_isp={}\n\n_resynced_percent={percent}\n\n\
-         _sh_status_process\n\n\n",
-        device.connection,
-        resource.role,
-        resource.peer_role,
-        device.disk,
-        device.peer_disk,
-        flag(flags.io_suspended),
-        flag(flags.resync_after),
-        flag(flags.resync_paused_by_peer),
-        flag(flags.resync_paused_by_user),
-    )
+    out.put(0, "\n");
+    out.into_text()
 }
 
-const SHELL_UNCONFIGURED: &str = "_cstate=Unconfigured\n_role=\n_peer=\n_disk=\n_pdsk=\n_flags_susp=\n\
-                                  _flags_aftr_isp=\n_flags_peer_isp=\n_flags_user_isp=\n_resynced_percent=\n\n\
-                                  _sh_status_process\n\n\n";
+fn write_resource(out: &mut Wrapped, resource: &ResourceStatus, style: Style) {
+    out.put(0, &resource.name);
+    out.put(4, &format!(" role:{}", style.colored(role_color(resource.role, true), resource.role)));
+    let suspended = suspended(resource);
+    if style.is_verbose || suspended != "no" {
+        out.put(4, &format!(" suspended:{suspended}"));
+    }
+    if style.has_statistics && style.is_verbose {
+        out.put(4, "\n");
+        out.put(4, &format!(" write-ordering:{}", write_ordering(resource)));
+    }
+    out.put(0, "\n");
+}
 
-/// The same for a minor that is not there.
-pub fn shell_unconfigured(minor: u32) -> String {
-    format!(
-        "_minor={minor}\n_volume=-1\n_known=NA # not available or not yet created\n\n{SHELL_UNCONFIGURED}"
-    )
+fn write_device(out: &mut Wrapped, device: &DeviceStatus, style: Style, is_only_volume_0: bool) {
+    let mut indent = 2;
+    if style.is_verbose || !is_only_volume_0 {
+        out.put(indent, &format!("volume:{}", device.volume));
+        indent = 6;
+        if style.is_verbose {
+            out.put(indent, &format!(" minor:{}", device.minor));
+        }
+    }
+    out.put(indent, &format!(" disk:{}", style.colored(disk_color(device.disk, true), device.disk)));
+    indent = 6;
+    if style.has_statistics {
+        out.put(indent, "\n");
+        for (name, value) in device_statistics(device, style.is_verbose) {
+            out.put(indent, &format!(" {name}:{value}"));
+        }
+    }
+    if style.is_verbose || device.flags.io_suspended {
+        out.put(indent, &format!(" blocked:{}", blocked(device)));
+    }
+    out.put(indent, "\n");
+}
+
+/// Who may not write: `upper` is the front.
+pub fn blocked(device: &DeviceStatus) -> &'static str {
+    if device.flags.io_suspended { "upper" } else { "no" }
+}
+
+/// `print_device_statistics`, without what is blocked.
+pub fn device_statistics(device: &DeviceStatus, is_verbose: bool) -> Vec<(&'static str, String)> {
+    let counters = &device.counters;
+    let size = ("size", device.size_sectors / 2);
+    let io = [("read", counters.disk_read_kib), ("written", counters.disk_written_kib)];
+    let more = [
+        ("al-writes", counters.al_writes),
+        ("bm-writes", counters.bm_writes),
+        ("upper-pending", counters.application_pending),
+        ("lower-pending", counters.local_count),
+    ];
+    let text = |(name, value): (&'static str, u64)| (name, value.to_string());
+    let mut all: Vec<_> = is_verbose.then_some(size).into_iter().chain(io).map(text).collect();
+    if is_verbose {
+        all.extend(more.map(text));
+        all.push(("al-suspended", yes_no(device.flags.al_suspended).to_owned()));
+    }
+    all
+}
+
+/// `print_peer_device_statistics`.
+pub fn peer_device_statistics(device: &DeviceStatus, is_verbose: bool) -> Vec<(&'static str, String)> {
+    let counters = &device.counters;
+    let mut all = vec![("received", counters.received_kib), ("sent", counters.sent_kib)];
+    if is_verbose || counters.out_of_sync_kib > 0 {
+        all.push(("out-of-sync", counters.out_of_sync_kib));
+    }
+    if is_verbose {
+        all.extend([("pending", counters.pending), ("unacked", counters.unacked)]);
+    }
+    all.into_iter().map(|(name, value)| (name, value.to_string())).collect()
+}
+
+fn write_connection(out: &mut Wrapped, resource: &ResourceStatus, style: Style, is_only_volume_0: bool) {
+    let is_connected = resource.connection.has_socket();
+    out.put(2, "peer");
+    if style.is_verbose || !is_connected {
+        let color = connection_color(resource.connection);
+        let state = style.colored(color, connection_9(resource.connection));
+        out.put(6, &format!(" connection:{state}"));
+    }
+    if style.is_verbose || is_connected {
+        let color = role_color(resource.peer_role, false);
+        out.put(6, &format!(" role:{}", style.colored(color, resource.peer_role)));
+    }
+    if style.is_verbose {
+        out.put(6, " congested:no");
+    }
+    out.put(0, "\n");
+    if style.is_verbose || style.has_statistics || is_connected {
+        for device in &resource.devices {
+            write_peer_device(out, device, style, is_only_volume_0);
+        }
+    }
+}
+
+fn write_peer_device(out: &mut Wrapped, device: &DeviceStatus, style: Style, is_only_volume_0: bool) {
+    let mut indent = 4;
+    if style.is_verbose || !is_only_volume_0 {
+        out.put(indent, &format!("volume:{}", device.volume));
+        indent = 8;
+    }
+    let is_replicating = device.connection.is_connected();
+    if style.is_verbose || is_replicating {
+        let color = replication_color(device.connection);
+        let state = style.colored(color, replication_9(device.connection));
+        out.put(indent, &format!(" replication:{state}"));
+        indent = 8;
+    }
+    if style.is_verbose || style.has_statistics || is_replicating || device.peer_disk != DiskState::DUnknown {
+        let color = disk_color(device.peer_disk, false);
+        out.put(indent, &format!(" peer-disk:{}", style.colored(color, device.peer_disk)));
+        indent = 8;
+        // A verify is one, too, in the original.
+        if (ConnectionState::SyncSource..=ConnectionState::PausedSyncT).contains(&device.connection) {
+            out.put(indent, &format!(" done:{:.2}", percent_in_sync(device)));
+        }
+        let why = resync_suspended(device);
+        if style.is_verbose || why.is_some() {
+            out.put(indent, &format!(" resync-suspended:{}", why.as_deref().unwrap_or("no")));
+        }
+        if style.has_statistics {
+            out.put(indent, "\n");
+            for (name, value) in peer_device_statistics(device, style.is_verbose) {
+                out.put(indent, &format!(" {name}:{value}"));
+            }
+        }
+    }
+    out.put(0, "\n");
+}
+
+/// The colours of drbdsetup; what is ours is bold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Shade {
+    /// It will not stay so.
+    Transitional,
+    Normal,
+    Primary,
+    Good,
+    Bad,
+}
+
+impl Style {
+    fn colored(self, (shade, is_ours): (Shade, bool), state: impl std::fmt::Display) -> String {
+        let code = match (shade, is_ours) {
+            (Shade::Transitional, true) => "1",
+            (Shade::Primary, true) => "1;36",
+            (Shade::Good, true) => "1;32",
+            (Shade::Bad, true) => "1;31",
+            (Shade::Primary, false) => "36",
+            (Shade::Good, false) => "32",
+            (Shade::Bad, false) => "31",
+            (Shade::Transitional, false) | (Shade::Normal, _) => "",
+        };
+        if self.has_color && !code.is_empty() {
+            format!("\x1b[{code}m{state}\x1b[0m")
+        } else {
+            state.to_string()
+        }
+    }
+}
+
+fn role_color(role: Role, is_ours: bool) -> (Shade, bool) {
+    let shade = match role {
+        Role::Primary => Shade::Primary,
+        Role::Secondary => Shade::Normal,
+        _ => Shade::Transitional,
+    };
+    (shade, is_ours)
+}
+
+fn disk_color(disk: DiskState, is_ours: bool) -> (Shade, bool) {
+    let shade = match disk {
+        DiskState::Diskless | DiskState::Inconsistent | DiskState::Outdated => Shade::Bad,
+        DiskState::UpToDate => Shade::Good,
+        _ => Shade::Transitional,
+    };
+    (shade, is_ours)
+}
+
+fn connection_color(state: ConnectionState) -> (Shade, bool) {
+    let shade = match state {
+        ConnectionState::StandAlone | ConnectionState::WFConnection => Shade::Bad,
+        state if state.has_socket() => Shade::Normal,
+        _ => Shade::Transitional,
+    };
+    (shade, true)
+}
+
+fn replication_color(state: ConnectionState) -> (Shade, bool) {
+    use ConnectionState as C;
+    let shade = match state {
+        C::SyncSource | C::SyncTarget | C::PausedSyncT => Shade::Bad,
+        C::Connected | C::VerifyS | C::VerifyT | C::PausedSyncS | C::Ahead => Shade::Normal,
+        _ => Shade::Transitional,
+    };
+    (shade, matches!(state, C::SyncTarget | C::PausedSyncT | C::Behind))
 }

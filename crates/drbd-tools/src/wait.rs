@@ -106,6 +106,12 @@ impl WaitOptions {
     }
 }
 
+/// Says that a minor cannot be waited for; the exit status.
+pub fn no_minor() -> u8 {
+    eprintln!("error determining which timeout to use: minor not available");
+    EXIT_NOT_THERE
+}
+
 /// Waits for one minor; the exit status.
 ///
 /// # Errors
@@ -117,8 +123,7 @@ pub fn wait(
     options: WaitOptions,
 ) -> Result<u8, SessionError> {
     let Some((_, device)) = session.minor(minor)? else {
-        eprintln!("error determining which timeout to use: minor not available");
-        return Ok(EXIT_NOT_THERE);
+        return Ok(no_minor());
     };
     let (timeout, said) = options.timeout(device.peer_disk, device.was_degraded);
     eprint!("{said}");

@@ -1,6 +1,6 @@
 //! What a connection or volume gets from all sections together, and the same for the daemon.
 
-use drbd_engine::admin::{DiskOptions, MetaIndex, NetOptions, ReplicationProtocol};
+use drbd_engine::admin::{DiskOptions, MetaIndex, NetOptions, ReplicationProtocol, ResourceOptions};
 
 use super::model::{Config, MetaDisk, Setting, Word};
 use super::options::{Kind, OptionDef};
@@ -155,6 +155,18 @@ pub fn net_options_over(mut options: NetOptions, settings: &[Setting], node: &st
     take_text(settings, "data-integrity-alg", &mut options.data_integrity_alg);
     take_text(settings, "csums-alg", &mut options.csums_alg);
     take_text(settings, "verify-alg", &mut options.verify_alg);
+    options
+}
+
+/// The options section for the daemon.
+pub fn resource_options(settings: &[Setting]) -> ResourceOptions {
+    resource_options_over(ResourceOptions::default(), settings)
+}
+
+/// `options` with what the settings say over them.
+pub fn resource_options_over(mut options: ResourceOptions, settings: &[Setting]) -> ResourceOptions {
+    take_choice(settings, "on-no-data-accessible", "", &mut options.on_no_data_accessible);
+    take_text(settings, "cpu-mask", &mut options.cpu_mask);
     options
 }
 

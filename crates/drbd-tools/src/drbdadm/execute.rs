@@ -19,7 +19,8 @@ use crate::drbd_conf::model::Setting;
 use crate::meta_disk::{self, EXIT_DEVICE, MetaDisk, generations};
 use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
 use crate::session::{Session, SessionError, sync_command};
-use crate::status_text;
+use crate::status_text::{self, Style};
+use crate::{status_json, status_shell};
 
 /// Exit status if the way to the daemon fails (`E_EXEC_ERROR`).
 const EXIT_EXECUTION: u8 = 20;
@@ -178,7 +179,7 @@ impl<'a> Executor<'a> {
             Step::SetGi(of, text, force) => self.set_gi(*of, text, *force),
             Step::ChangeDisk(of, setup) => self.change_disk(step, *of, setup),
             Step::ChangeNet(ends, setup) => self.change_net(step, ends.resource, setup),
-            Step::ChangeResource(resource, setup) => self.change_resource(resource, setup),
+            Step::ChangeResource(resource, setup) => self.change_resource(step, resource, setup),
             Step::WaitConnect(of) => self.wait_connect(*of),
             _ => {
                 self.warn_about_options_without_effect(step);
@@ -190,12 +191,16 @@ impl<'a> Executor<'a> {
 
     fn command(&mut self, step: &Step<'_>, command: &Command) -> Result<u8, SessionError> {
         let may_start = matches!(step, Step::NewResource(_) | Step::Attach(_) | Step::Connect(..));
-        let Some(session) = self.session(may_start)? else { return Ok(not_there(step)) };
+        let Some(session) = self.session(may_start)? else {
+            return Ok(if matches!(step, Step::Down(_)) { 0 } else { not_there(step) });
+        };
         match session.command(command)? {
             Ok(warnings) => {
                 warnings.iter().for_each(|warning| eprintln!("{warning}"));
                 Ok(0)
             }
+            // What is not there need not be taken down.
+            Err(refusal) if refusal.code == RESOURCE_NOT_KNOWN && matches!(step, Step::Down(_)) => Ok(0),
             Err(refusal) => {
                 let (text, status) = refusal::explain(&step.object(), &refusal);
                 eprint!("{text}");
@@ -238,7 +243,7 @@ impl<'a> Executor<'a> {
             eprintln!("{name}: No such resource");
             return Ok(10);
         };
-        print!("{}", status_text::status(resource));
+        print!("{}", status_text::status(resource, Style::plain()));
         Ok(0)
     }
 
@@ -250,7 +255,7 @@ impl<'a> Executor<'a> {
         let is_selected =
             |status: &ResourceStatus| selected.iter().any(|s| s.resource.name.text == status.name);
         let shown: Vec<_> = found.into_iter().filter(is_selected).collect();
-        println!("{:#}", status_text::json(&shown));
+        println!("{:#}", status_json::json(&shown));
         Ok(0)
     }
 
@@ -262,11 +267,11 @@ impl<'a> Executor<'a> {
             return self.print_detached_state(of, verb);
         }
         match verb {
-            "role" => println!("{}", status_text::role(&resource)),
-            "cstate" => println!("{}", device.connection),
+            "role" => println!("{}", status_text::role(&resource, &device)),
+            "cstate" => println!("{}", status_text::cstate(&device)),
             "get-gi" => print!("{}", generations::line(device.uuids, MetaFlags(device.md_flags))),
             "show-gi" => print!("{}", generations::explained(device.uuids, MetaFlags(device.md_flags))),
-            "sh-status" => print!("{}", status_text::shell(&resource, &device)),
+            "sh-status" => print!("{}", status_shell::shell(&resource, &device)),
             _ => println!("{}", status_text::dstate(&device)),
         }
         Ok(0)
@@ -277,7 +282,7 @@ impl<'a> Executor<'a> {
         match verb {
             "dstate" | "show-gi" | "get-gi" if !of.volume.is_diskless() => self.meta(of, verb, false),
             "sh-status" => {
-                print!("{}", status_text::shell_unconfigured(of.minor()));
+                print!("{}", status_shell::shell_unconfigured(of.minor()));
                 Ok(0)
             }
             _ => Ok(not_there(&Step::Secondary(of))),
@@ -362,7 +367,10 @@ fn not_there(step: &Step<'_>) -> u8 {
 fn command(step: &Step<'_>, node: &str) -> Command {
     let name = |resource: &crate::drbd_conf::model::Resource| resource.name.text.clone();
     match step {
-        Step::NewResource(resource) => Command::NewResource { resource: name(resource) },
+        Step::NewResource(resource) => Command::NewResource {
+            resource: name(resource),
+            options: effective::resource_options(&resource.sections.options),
+        },
         Step::NewMinor(of) => {
             Command::NewMinor { resource: name(of.resource), minor: of.minor(), volume: of.volume.number }
         }

@@ -28,7 +28,7 @@ impl SetupOption {
 }
 
 /// What is shown of a secret.
-const HIDDEN: &str = "_hidden_";
+pub const HIDDEN: &str = "_hidden_";
 
 /// A value as it may be seen by others.
 pub fn shown_value(setting: &Setting) -> &str {

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use drbd_engine::admin::{Command, ConfiguredConnection, MetaIndex, Refusal};
 use drbd_engine::status::{DeviceStatus, ResourceStatus};
 use drbd_format::meta::MetaFlags;
+use drbd_format::names::DiskState;
 
-use super::{Call, EXIT_OTHER, events, show};
+use super::{Call, EXIT_OTHER, events, events2, show};
 use crate::drbd_conf::effective;
 use crate::meta_disk::generations;
 use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
 use crate::session::{Session, SessionError, sync_command};
-use crate::status_text;
+use crate::status_text::{self, Style};
 use crate::wait::{self, Awaited, WaitOptions};
+use crate::{status_json, status_shell};
 
 /// `ERR_INVALID_REQUEST`.
 const INVALID_REQUEST: i32 = 162;
@@ -26,8 +28,9 @@ pub fn run(call: &Call) -> Result<u8, SessionError> {
     let first = call.arguments[0].as_str();
     match call.verb.name {
         "show" => show::show(session, first, call.has("show-defaults")),
-        "status" => status(session, first, call.has("json")),
-        "events2" => events::events2(session, first, call.has("timestamps"), call.has("now")),
+        "status" => status(session, call),
+        "events" => events::events(session, first),
+        "events2" => events2::events2(session, call),
         "sh-status" => sh_status(session, first),
         "wait-connect" | "wait-sync" => {
             let awaited = if call.verb.name == "wait-sync" { Awaited::Synced } else { Awaited::Connected };
@@ -36,17 +39,15 @@ pub fn run(call: &Call) -> Result<u8, SessionError> {
         }
         "state" | "role" | "cstate" | "dstate" | "show-gi" | "get-gi" => {
             let Some((resource, device)) = device(session, first)? else { return Ok(no_minor(first)) };
-            print!("{}", state(call.verb.name, &resource, &device));
-            Ok(0)
+            Ok(print_state(call.verb.name, &resource, &device))
         }
-        "resource-options" => resource_options(session, call),
         _ => {
             let command = match command(session, call)? {
                 Ok(command) => command,
                 Err(status) => return Ok(status),
             };
             warn_without_effect(call);
-            give(session, first, &command)
+            give(session, object(call), &command)
         }
     }
 }
@@ -59,13 +60,22 @@ fn minor_of(word: &str) -> Option<u32> {
 fn without_daemon(call: &Call) -> u8 {
     let first = call.arguments[0].as_str();
     match call.verb.name {
-        "show" | "status" | "events2" | "sh-status" if first == "all" => 0,
-        "status" | "events2" => {
+        "down" => 0,
+        "events2" => {
+            println!("exists -");
+            0
+        }
+        "show" | "status" | "sh-status" | "events" if first == "all" => 0,
+        "sh-status" | "events" => 0,
+        "show" if minor_of(first).is_none() => no_such_device(),
+        "status" => {
             eprintln!("{first}: No such resource");
             10
         }
+        "disconnect" | "net-options" => refuse(object(call), INVALID_REQUEST, "unknown connection"),
+        "wait-connect" | "wait-sync" => wait::no_minor(),
         _ if minor_of(first).is_some() => no_minor(first),
-        _ => refuse(first, RESOURCE_NOT_KNOWN, "unknown resource"),
+        _ => refuse(object(call), RESOURCE_NOT_KNOWN, "unknown resource"),
     }
 }
 
@@ -88,6 +98,9 @@ fn no_minor(word: &str) -> u8 {
 
 fn give(session: &mut Session, object: &str, command: &Command) -> Result<u8, SessionError> {
     match session.command(command)? {
+        Err(refusal) if matches!(command, Command::Down { .. }) && refusal.code == RESOURCE_NOT_KNOWN => {
+            Ok(0)
+        }
         Ok(warnings) => {
             warnings.iter().for_each(|warning| eprintln!("{warning}"));
             Ok(0)
@@ -110,31 +123,54 @@ fn device(session: &mut Session, word: &str) -> Result<Option<(ResourceStatus, D
     minor_of(word).map_or(Ok(None), |minor| session.minor(minor))
 }
 
-fn state(verb: &str, resource: &ResourceStatus, device: &DeviceStatus) -> String {
-    let flags = MetaFlags(device.md_flags);
-    match verb {
-        "get-gi" => generations::line(device.uuids, flags),
-        "show-gi" => generations::explained(device.uuids, flags),
-        "cstate" => format!("{}\n", device.connection),
-        "dstate" => format!("{}\n", status_text::dstate(device)),
-        // `state` is what `role` was called once.
-        _ => format!("{}\n", status_text::role(resource)),
-    }
+/// What drbdsetup says of an answer of netlink to a question about a resource that is not there; its exit status.
+pub fn no_such_device() -> u8 {
+    eprintln!("received netlink error reply: No such device");
+    EXIT_OTHER
 }
 
-fn status(session: &mut Session, name: &str, is_json: bool) -> Result<u8, SessionError> {
+/// Prints one of the states of a device; the exit status.
+fn print_state(verb: &str, resource: &ResourceStatus, device: &DeviceStatus) -> u8 {
+    let flags = MetaFlags(device.md_flags);
+    if verb == "state" {
+        eprintln!("'drbdsetup ... state' is deprecated, use 'drbdsetup ... role' instead.");
+    }
+    match verb {
+        "show-gi" | "get-gi" if status_text::is_unused(device) => {
+            eprintln!("Device is unconfigured");
+            return 1;
+        }
+        "show-gi" | "get-gi" if device.disk == DiskState::Diskless => {
+            eprintln!("Device has no disk");
+            return 1;
+        }
+        "get-gi" => print!("{}", generations::line(device.uuids, flags)),
+        "show-gi" => print!("{}", generations::explained(device.uuids, flags)),
+        "cstate" => println!("{}", status_text::cstate(device)),
+        "dstate" => println!("{}", status_text::dstate(device)),
+        _ => println!("{}", status_text::role(resource, device)),
+    }
+    0
+}
+
+fn status(session: &mut Session, call: &Call) -> Result<u8, SessionError> {
+    let name = call.arguments[0].as_str();
     let found = session.status((name != "all").then_some(name))?;
     if found.is_empty() && name != "all" {
         eprintln!("{name}: No such resource");
         return Ok(10);
     }
-    if is_json {
-        println!("{:#}", status_text::json(&found));
-    } else if found.is_empty() {
-        println!("# No currently configured DRBD found.");
-    } else {
-        found.iter().for_each(|resource| print!("{}", status_text::status(resource)));
+    if call.has("json") {
+        println!("{:#}", status_json::json(&found));
+        return Ok(0);
     }
+    let style = Style {
+        is_verbose: call.has("verbose"),
+        has_statistics: call.has("statistics"),
+        has_color: call.color.is_wanted(),
+        columns: status_text::columns(),
+    };
+    found.iter().for_each(|resource| print!("{}", status_text::status(resource, style)));
     Ok(0)
 }
 
@@ -143,19 +179,18 @@ fn sh_status(session: &mut Session, name: &str) -> Result<u8, SessionError> {
     for resource in session.status(None)? {
         let is_named = name == "all" || resource.name == name;
         for device in resource.devices.iter().filter(|d| is_named || Some(d.minor) == minor) {
-            print!("{}", status_text::shell(&resource, device));
+            print!("{}", status_shell::shell(&resource, device));
         }
     }
     Ok(0)
 }
 
-fn resource_options(session: &mut Session, call: &Call) -> Result<u8, SessionError> {
-    let name = call.arguments[0].as_str();
-    if session.configurations(Some(name))?.is_empty() {
-        return Ok(refuse(name, RESOURCE_NOT_KNOWN, "unknown resource"));
+/// What messages call the object of a call; these name none.
+fn object(call: &Call) -> &str {
+    match call.verb.name {
+        "new-minor" | "disconnect" | "net-options" => "??",
+        _ => &call.arguments[0],
     }
-    warn_without_effect(call);
-    Ok(0)
 }
 
 /// `[ipv4:]A.B.C.D[:PORT]` or `[ipv6:][ADDRESS][:PORT]`.
@@ -187,11 +222,22 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
     let force = call.has("force");
     let node = rustix::system::uname().nodename().to_string_lossy().into_owned();
     Ok(match (call.verb.name, &words[..]) {
-        ("new-resource", &[name]) => Ok(Command::NewResource { resource: name.into() }),
+        ("new-resource", &[name]) => {
+            Ok(Command::NewResource { resource: name.into(), options: effective::resource_options(settings) })
+        }
+        ("resource-options", &[name]) => {
+            let Some(found) = session.configurations(Some(name))?.pop() else {
+                return Ok(Err(refuse(name, RESOURCE_NOT_KNOWN, "unknown resource")));
+            };
+            let base = if call.has("set-defaults") { Default::default() } else { found.options };
+            let options = effective::resource_options_over(base, settings);
+            Ok(Command::ResourceOptions { resource: name.into(), options })
+        }
+        ("del-resource", &[name]) => Ok(Command::DelResource { resource: name.into() }),
         ("new-minor", &[name, minor, volume]) => match (minor_of(minor), volume.parse()) {
             (Some(minor), Ok(volume)) => Ok(Command::NewMinor { resource: name.into(), minor, volume }),
             (None, _) => Err(no_minor(minor)),
-            (_, Err(_)) => Err(refuse(name, INVALID_REQUEST, "a volume is a number from 0 to 65535")),
+            (_, Err(_)) => Err(refuse(name, INVALID_REQUEST, "requested volume id out of range")),
         },
         ("down", &[name]) => Ok(Command::Down { resource: name.into() }),
         ("connect" | "net-options" | "disconnect", _) => {
@@ -213,11 +259,7 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
                 }));
             }
             let Some((resource, present)) = connection(session, [local, peer])? else {
-                return Ok(Err(refuse(
-                    words[0],
-                    RESOURCE_NOT_KNOWN,
-                    "no connection between these addresses",
-                )));
+                return Ok(Err(refuse(object(call), INVALID_REQUEST, "unknown connection")));
             };
             if call.verb.name == "disconnect" {
                 return Ok(Ok(Command::Disconnect { resource, force }));
@@ -254,6 +296,7 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
             Ok(match verb {
                 "primary" => Command::Primary { resource, force },
                 "secondary" => Command::Secondary { resource },
+                "del-minor" => Command::DelMinor { minor },
                 "detach" => Command::Detach { minor, force },
                 "new-current-uuid" => {
                     Command::NewCurrentUuid { minor, clear_bitmap: call.has("clear-bitmap") }

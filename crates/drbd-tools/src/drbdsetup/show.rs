@@ -1,4 +1,5 @@
-//! `show`: what the daemon is configured with, in the form of a configuration. A secret is left out.
+//! `show`: what the daemon is configured with, in the form of a configuration. The original shows the secret; here it is
+//! masked.
 
 use std::net::SocketAddr;
 
@@ -7,8 +8,9 @@ use serde::Serialize;
 
 use crate::drbd_conf::options::{Kind, OPTIONS, OptionDef, Section};
 use crate::drbd_conf::value::Scale;
+use crate::drbdadm::setup_option::HIDDEN;
 use crate::indented::Indented;
-use crate::refusal::RESOURCE_NOT_KNOWN;
+use crate::refusal::MINOR_INVALID;
 use crate::session::{Session, SessionError};
 
 /// Prints one resource, the resource of one minor, or `all`.
@@ -17,7 +19,10 @@ pub fn show(session: &mut Session, name: &str, has_defaults: bool) -> Result<u8,
     let mut found = session.configurations(None)?;
     found.retain(|c| name == "all" || c.name == name || c.minors.iter().any(|m| Some(m.minor) == minor));
     if found.is_empty() && name != "all" {
-        return Ok(super::run::refuse(name, RESOURCE_NOT_KNOWN, "unknown resource"));
+        return Ok(match minor {
+            Some(_) => super::run::refuse(name, MINOR_INVALID, "unknown minor"),
+            None => super::run::no_such_device(),
+        });
     }
     let texts: Vec<_> = found.iter().map(|configuration| text(configuration, has_defaults)).collect();
     print!("{}", texts.join("\n"));
@@ -28,6 +33,10 @@ pub fn show(session: &mut Session, name: &str, has_defaults: bool) -> Result<u8,
 pub fn text(configuration: &Configuration, has_defaults: bool) -> String {
     let mut out = Indented::default();
     out.block(&format!("resource {}", configuration.name), |out| {
+        // As the original: a resource without volumes shows none.
+        if !configuration.minors.is_empty() {
+            write_options(out, Section::Options, &configuration.options, has_defaults);
+        }
         if let Some(connection) = &configuration.connection {
             write_options(out, Section::Net, &connection.options, has_defaults);
             out.block("_remote_host", |out| write_address(out, connection.peer));
@@ -65,7 +74,7 @@ fn write_volume(out: &mut Indented, minor: &ConfiguredMinor, has_defaults: bool)
 fn write_options(out: &mut Indented, section: Section, options: &impl Serialize, has_defaults: bool) {
     let fields = serde_json::to_value(options).unwrap_or_default();
     out.block(section.name(), |out| {
-        for option in OPTIONS.iter().filter(|option| option.section == section && option.has_effect) {
+        for option in OPTIONS.iter().filter(|option| option.section == section) {
             if let Some(value) = field(&fields, option).and_then(|value| shown(option, value))
                 && (has_defaults || !value.is_default)
             {
@@ -77,7 +86,7 @@ fn write_options(out: &mut Indented, section: Section, options: &impl Serialize,
 
 fn write_option(out: &mut Indented, option: &OptionDef, value: &Shown) {
     let unit = match option.kind {
-        Kind::Number { unit, .. } => unit,
+        Kind::Number { unit, .. } => shown_unit(unit),
         _ => "",
     };
     let notes: Vec<_> = [unit, if value.is_default { "default" } else { "" }]
@@ -86,6 +95,16 @@ fn write_option(out: &mut Indented, option: &OptionDef, value: &Shown) {
         .collect();
     let comment = if notes.is_empty() { String::new() } else { format!(" # {}", notes.join(", ")) };
     out.line(format_args!("{:<16}\t{};{comment}", option.name, value.text));
+}
+
+/// The unit in drbdsetup's word; values have their suffix for it.
+fn shown_unit(unit: &'static str) -> &'static str {
+    match unit {
+        "tenths of a second" => "1/10 seconds",
+        "KiB/s" => "bytes/second",
+        "sectors" => "bytes",
+        other => other,
+    }
 }
 
 struct Shown {
@@ -100,12 +119,12 @@ fn field<'f>(fields: &'f serde_json::Value, option: &OptionDef) -> Option<&'f se
     named.min_by_key(|(name, _)| name.len()).map(|(_, value)| value)
 }
 
-/// An option's value as the configuration would have it; none of a secret.
+/// An option's value as the configuration would have it; a secret is masked.
 fn shown(option: &OptionDef, value: &serde_json::Value) -> Option<Shown> {
-    if option.is_secret() {
-        return None;
-    }
     let shown = |text: String, is_default| Some(Shown { text, is_default });
+    if option.is_secret() && value.as_str() != Some("") {
+        return shown(format!("\"{HIDDEN}\""), false);
+    }
     match option.kind {
         Kind::Number { default, scale, .. } => {
             let number = value.as_u64()?;
@@ -136,15 +155,16 @@ fn shown(option: &OptionDef, value: &serde_json::Value) -> Option<Shown> {
 mod tests {
     use drbd_engine::admin::{
         Configuration, ConfiguredConnection, ConfiguredDisk, ConfiguredMinor, DiskOptions, MetaIndex,
-        NetOptions,
+        NetOptions, ResourceOptions,
     };
 
     use super::text;
 
     #[test]
-    fn what_differs_from_the_defaults_is_shown_and_the_secret_is_not() {
+    fn what_differs_from_the_defaults_is_shown_and_the_secret_is_masked() {
         let configuration = Configuration {
             name: "r0".into(),
+            options: ResourceOptions { on_no_data_accessible: 1, cpu_mask: "1".into() },
             minors: vec![ConfiguredMinor {
                 minor: 3,
                 volume: 1,
@@ -170,11 +190,12 @@ mod tests {
         let shown = text(&configuration, false);
         assert_eq!(
             shown,
-            "resource r0 {\n    net {\n        timeout         \t180; # tenths of a second\n        cram-hmac-alg   \t\"sha1\";\n        \
-             after-sb-0pri   \tdiscard-zero-changes;\n    }\n    _remote_host {\n        address\t\t\tipv6 [fd00::3]:7788;\n    }\n    \
+            "resource r0 {\n    options {\n        cpu-mask        \t\"1\";\n        \
+             on-no-data-accessible\tsuspend-io;\n    }\n    net {\n        timeout         \t180; # 1/10 seconds\n        cram-hmac-alg   \t\"sha1\";\n        \
+             shared-secret   \t\"_hidden_\";\n        after-sb-0pri   \tdiscard-zero-changes;\n    }\n    _remote_host {\n        address\t\t\tipv6 [fd00::3]:7788;\n    }\n    \
              _this_host {\n        address\t\t\tipv4 172.16.16.4:7788;\n        volume 1 {\n            device\t\t\tminor 3;\n            \
              disk\t\t\t\"/dev/xvdb1\";\n            meta-disk\t\t\t\"/dev/md\" [ 2 ];\n            disk {\n                \
-             resync-rate     \t30720k; # KiB/s\n            }\n        }\n    }\n}\n"
+             resync-rate     \t30720k; # bytes/second\n            }\n        }\n    }\n}\n"
         );
         assert!(text(&configuration, true).contains("protocol        \tC; # default\n"));
         assert!(!text(&configuration, true).contains("dupersupersecret"));

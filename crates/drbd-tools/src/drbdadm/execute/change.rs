@@ -65,14 +65,15 @@ impl Executor<'_> {
 
     pub(super) fn change_resource(
         &mut self,
+        step: &Step<'_>,
         resource: &Resource,
         setup: &[SetupOption],
     ) -> Result<u8, SessionError> {
-        if self.configuration(resource)?.is_none() {
-            return Ok(not_there(&Step::Down(resource)));
-        }
-        warn_without_effect(&resource.name.text, &settings(setup));
-        Ok(0)
+        let Some(found) = self.configuration(resource)? else { return Ok(not_there(step)) };
+        let settings = settings(setup);
+        warn_without_effect(&resource.name.text, &settings);
+        let options = effective::resource_options_over(found.options, &settings);
+        self.command(step, &Command::ResourceOptions { resource: resource.name.text.clone(), options })
     }
 
     /// `sh-status`: the configuration and the state of everything as variables of a shell.

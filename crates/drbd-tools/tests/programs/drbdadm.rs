@@ -1,122 +1,13 @@
 //! drbdadm as a program, against a control server that plays the daemon.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Output};
-use std::sync::Mutex;
-use std::thread;
 
-use control::Server;
 use drbd_engine::admin::{
     Command, Configuration, ConfiguredConnection, ConfiguredDisk, ConfiguredMinor, DiskOptions, MetaIndex,
-    NetOptions, Refusal, ReplicationProtocol, Response,
+    NetOptions, Refusal, ResourceOptions, Response,
 };
-use drbd_engine::status::{Counters, DeviceFlags, DeviceStatus, ResourceStatus};
-use drbd_format::names::{ConnectionState, DiskState, Role};
 
-fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent().unwrap().parent().unwrap().join("examples/drbdadm")
-}
-
-struct Place {
-    directory: tempfile::TempDir,
-}
-
-impl Place {
-    /// A run directory, and a configuration of r0 between this machine and another, both on loopback.
-    fn new() -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::create_dir(directory.path().join("drbd")).unwrap();
-        let disk = directory.path().join("disk");
-        std::fs::File::create(&disk).unwrap().set_len(64 << 20).unwrap();
-        let uname = Process::new("uname").arg("-n").output().unwrap();
-        let node = String::from_utf8(uname.stdout).unwrap().trim().to_owned();
-        let text = format!(
-            "resource r0 {{\n  net {{ ping-int 3; on-congestion pull-ahead; }}\n  syncer {{ rate 30M; }}\n  on {node} {{ device \
-             /dev/drbd7; disk {}; address 127.0.0.1:7788; meta-disk internal; }}\n  on elsewhere {{ device \
-             /dev/drbd7; disk /dev/null; address 127.0.0.1:7789; meta-disk internal; }}\n}}\n",
-            disk.display()
-        );
-        std::fs::write(directory.path().join("drbd.conf"), text).unwrap();
-        Self { directory }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn run(&self, words: &[&str]) -> (i32, String, String) {
-        let Output { status, stdout, stderr } = Process::new(program())
-            .arg("-c")
-            .arg(self.path("drbd.conf"))
-            .args(words)
-            .env("LOCKSTEP_RUN", self.directory.path())
-            .env_remove("LOCKSTEP_ERA")
-            .output()
-            .unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        (status.code().unwrap(), text(stdout), text(stderr))
-    }
-
-    /// Runs `test` while a daemon answers as `answer` says; returns the commands it got, but for questions of state.
-    fn with_daemon(
-        &self,
-        answer: impl Fn(&Command) -> Response + Send + Sync,
-        test: impl FnOnce(),
-    ) -> Vec<Command> {
-        let server = Server::bind(&self.path("drbd/control.sock")).unwrap();
-        let stopper = server.stopper();
-        let commands = Mutex::new(Vec::new());
-        thread::scope(|scope| {
-            let commands = &commands;
-            scope.spawn(move || {
-                server.serve(move |_, command: Command| {
-                    let response = answer(&command);
-                    if !matches!(command, Command::Status { .. } | Command::Show { .. }) {
-                        commands.lock().unwrap().push(command);
-                    }
-                    response
-                })
-            });
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test));
-            stopper.stop();
-            outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        });
-        commands.into_inner().unwrap()
-    }
-}
-
-fn done() -> Response {
-    Response::Done { warnings: Vec::new() }
-}
-
-fn connected() -> ResourceStatus {
-    let address = |text: &str| text.parse::<SocketAddr>().unwrap();
-    ResourceStatus {
-        name: "r0".into(),
-        role: Role::Primary,
-        peer_role: Role::Secondary,
-        connection: ConnectionState::Connected,
-        protocol: Some(ReplicationProtocol::C),
-        addresses: Some((address("127.0.0.1:7788"), address("127.0.0.1:7789"))),
-        devices: vec![DeviceStatus {
-            volume: 0,
-            minor: 7,
-            connection: ConnectionState::SyncSource,
-            disk: DiskState::UpToDate,
-            peer_disk: DiskState::Inconsistent,
-            size_sectors: 130_992,
-            backing: "/dev/sda".into(),
-            uuids: [0; 4],
-            md_flags: 0,
-            flags: DeviceFlags::default(),
-            counters: Counters { out_of_sync_kib: 16_374, ..Counters::default() },
-            sync: None,
-            was_degraded: false,
-        }],
-    }
-}
+use crate::place::{Place, connected, done};
 
 fn names(commands: &[Command]) -> Vec<String> {
     let name =
@@ -147,6 +38,7 @@ fn up_makes_attaches_and_connects_and_skips_what_is_there() {
     let (net_asked, disk_asked) = (options.clone(), disk_options_of(&commands[2]));
     let configuration = |net: NetOptions, disk: DiskOptions, path: PathBuf| Configuration {
         name: "r0".into(),
+        options: ResourceOptions::default(),
         minors: vec![ConfiguredMinor {
             minor: 7,
             volume: 0,

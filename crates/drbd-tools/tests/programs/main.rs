@@ -1,0 +1,5 @@
+//! drbdadm and drbdsetup as programs.
+
+mod drbdadm;
+mod drbdsetup;
+mod place;
