@@ -185,12 +185,12 @@ fn a_handler_gets_what_the_original_gives_it_and_its_exit_code_is_kept() {
     let text = text.replace("syncer {", &format!("{handlers}\n  syncer {{"));
     std::fs::write(place.path("drbd.conf"), text).unwrap();
     let (status, stdout, _) = place.run(&["split-brain", "minor-7"]);
-    let directory = place.directory.path().canonicalize().unwrap();
+    let directory = place.path("").canonicalize().unwrap();
     let expected = format!(
-        "DRBD_CONF={0}/drbd.conf\nDRBD_LL_DISK={1}/disk\nDRBD_MINOR=7\nDRBD_PEER=elsewhere\nDRBD_PEERS=elsewhere\n\
+        "DRBD_CONF={0}/drbd.conf\nDRBD_LL_DISK={1}\nDRBD_MINOR=7\nDRBD_PEER=elsewhere\nDRBD_PEERS=elsewhere\n\
          DRBD_PEER_ADDRESS=127.0.0.1\nDRBD_PEER_AF=ipv4\nDRBD_RESOURCE=r0\nDRBD_VOLUME=0\n",
         directory.display(),
-        place.directory.path().display()
+        place.path("disk").display()
     );
     assert_eq!((status, stdout), (7, expected));
     let (status, stdout, _) = place.run(&["fence-peer", "r0"]);
