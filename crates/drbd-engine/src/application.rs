@@ -56,6 +56,18 @@ impl Resource {
     }
 
     fn begin(&mut self, volume: u16, Held { request, op, payload }: Held) {
+        let range = match op {
+            FrontOp::Flush => None,
+            FrontOp::Read(range)
+            | FrontOp::Write { range, .. }
+            | FrontOp::Discard(range)
+            | FrontOp::WriteZeroes { range, .. } => Some(range),
+        };
+        // It was asked for before the device shrank.
+        let size = self.devices.get(&volume).map_or(0, |d| d.size_sectors);
+        if range.is_some_and(|range| range.end() > size) {
+            return self.fail_front(volume, request, payload, FrontFault::Io);
+        }
         match op {
             FrontOp::Read(range) => self.begin_read(volume, request, range),
             FrontOp::Write { range, fua } => {

@@ -48,6 +48,7 @@ impl Resource {
             Purpose::BitmapBeforeExchange => self.bitmap_may_be_sent(volume, tag, outcome),
             Purpose::BitmapBeforeFullSync => self.everything_is_marked(volume, tag, outcome),
             Purpose::BitmapBeforeResync => self.resync_may_begin(volume, tag, outcome),
+            Purpose::Resize => self.resize_written(volume, tag, outcome),
             Purpose::ResyncEnd => self.resync_end_stable(volume, tag, outcome),
         }
     }

@@ -13,7 +13,7 @@ use drbd_format::wire::{
 };
 
 use crate::admin::{NetOptions, ReplicationProtocol};
-use crate::device::{Device, Leg};
+use crate::device::{Device, Disk, Leg};
 use crate::event::{Action, Level, SocketId};
 use crate::link::{Asked, Link, PeerEpochs, Stage};
 use crate::resource::Resource;
@@ -55,16 +55,16 @@ pub(crate) fn protocol_packet(options: &NetOptions, discard_my_data: bool) -> Pr
 
 impl Device {
     /// `P_SIZES` as it is now.
-    pub(crate) fn sizes(&self, agreed: &Agreed) -> Sizes {
+    pub(crate) fn sizes(&self, agreed: &Agreed, flags: u16) -> Sizes {
         let disk = self.disk.as_ref().filter(|_| self.state.disk >= D::Negotiating);
         let block = disk.map_or(512, |d| d.logical_block_bytes);
         Sizes {
-            d_size: disk.map_or(0, |d| d.capacity_sectors),
+            d_size: disk.map_or(0, Disk::capacity_sectors),
             u_size: disk.map_or(0, |d| d.options.size_sectors),
             c_size: self.size_sectors,
             max_bio_size: agreed.bio_bytes_max(),
             queue_order_type: 0,
-            dds_flags: 0,
+            dds_flags: flags,
             limits: agreed.has(Features::WSAME).then_some(QueueLimits {
                 physical_block_size: block,
                 logical_block_size: block,
@@ -97,7 +97,12 @@ impl Device {
     }
 
     pub(crate) fn send_sizes(&self, turn: &mut Turn, link: &Link) {
-        link.send(turn, self.volume, Packet::Sizes(self.sizes(&link.agreed)), None);
+        self.send_sizes_with(turn, link, 0);
+    }
+
+    /// The same, in answer to a peer that told its size with these flags.
+    pub(crate) fn send_sizes_with(&self, turn: &mut Turn, link: &Link, flags: u16) {
+        link.send(turn, self.volume, Packet::Sizes(self.sizes(&link.agreed, flags)), None);
     }
 
     pub(crate) fn send_uuids(&mut self, turn: &mut Turn, link: &Link) {
@@ -485,6 +490,7 @@ impl Resource {
             }
         }
         self.link.connection += 1;
+        self.forget_deferred();
         self.link.epoch_has_completed = false;
         self.link.peer_epochs = PeerEpochs::after(&self.link.peer_epochs);
         if was_open {

@@ -3,17 +3,18 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use drbd_format::bitmap::{Bitmap, BitmapReceiver};
-use drbd_format::meta::{MetaFlags, SuperBlock};
+use drbd_format::meta::{DiskSizes, Layout, MetaFlags, Placement, SuperBlock};
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::Uuids;
 use units::SectorRange;
 
 use crate::admin::DiskOptions;
-use crate::event::{FrontId, FrontOp, Payload, Tag};
+use crate::event::{FrontId, FrontOp, Payload, SizeWish, Tag, Ticket};
 use crate::generations::Generations;
 use crate::handlers::HandlerRun;
 use crate::hot_extents::HotExtents;
 use crate::ranges::RangeLocks;
+use crate::resize::Resizing;
 use crate::resync::Resync;
 use crate::state::State;
 use crate::status::Counters;
@@ -33,8 +34,14 @@ pub struct Disk {
     pub bitmap: Bitmap,
     /// Extents that may differ if we crash.
     pub hot: HotExtents<Tag>,
-    /// Largest usable size in sectors.
-    pub capacity_sectors: u64,
+    /// Where the meta-data are.
+    pub placement: Placement,
+    /// Where on the disks everything is.
+    pub layout: Layout,
+    /// How large the disks are, as last measured.
+    pub sizes: DiskSizes,
+    /// How large the data's disk was when the peer was told (`known_size`).
+    pub known_bytes: u64,
     /// Options of the disk section.
     pub options: DiskOptions,
     /// Logical block size in bytes.
@@ -238,6 +245,8 @@ pub enum Purpose {
     BitmapBeforeResync,
     /// Data and bitmap at the end of a resync.
     ResyncEnd,
+    /// The meta-data for another size or in another place.
+    Resize,
 }
 
 /// Who holds or waits for a range.
@@ -292,6 +301,15 @@ pub struct Device {
     pub bits_told: u64,
     /// Size of the peer's disk in sectors.
     pub peer_disk_sectors: u64,
+    /// A change of the size under way.
+    pub resizing: Option<Resizing>,
+    /// Orders to resize that wait for it.
+    pub resize_orders: VecDeque<(Ticket, SizeWish)>,
+    /// We have grown by order, and the peer's word that it has, too, is awaited: then what is new is synced
+    /// (`RESIZE_PENDING`).
+    pub resize_pending: bool,
+    /// The device has grown while a disk was away: what is new is synced once both disks are there (`RESYNC_AFTER_NEG`).
+    pub resync_after_negotiation: bool,
     /// The data generation that was exposed to the front last (`ed_uuid`).
     pub exposed: u64,
     /// The peer's identifiers came after our disk was attached: its state that follows answers ours, and is not one that
@@ -367,6 +385,10 @@ impl Device {
             peer_uuids: None,
             bits_told: 0,
             peer_disk_sectors: 0,
+            resizing: None,
+            resize_orders: VecDeque::new(),
+            resize_pending: false,
+            resync_after_negotiation: false,
             exposed: 0,
             peer_uuids_answer: false,
             consider_resync: false,
@@ -425,7 +447,7 @@ impl Device {
                 | C::PausedSyncT
         );
         let disk = !matches!(self.state.disk, D::Attaching | D::Failed | D::Negotiating);
-        conn && disk
+        conn && disk && !self.resizing.as_ref().is_some_and(Resizing::holds_requests)
     }
 
     /// Whether something of the front is under way.
@@ -447,6 +469,7 @@ impl Device {
             (!self.peer_reads.is_empty(), "a read of the peer"),
             (!self.held.is_empty() || !self.withheld.is_empty(), "a request that is held back"),
             (self.resync.is_some(), "a resync"),
+            (self.resizing.is_some(), "a change of the size"),
         ];
         kinds.into_iter().find_map(|(is_left, what)| is_left.then_some(what))
     }

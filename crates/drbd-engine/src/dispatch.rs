@@ -5,7 +5,7 @@ use drbd_format::wire::Packet;
 
 use crate::device::Leg;
 use crate::event::{Action, Payload, SocketId};
-use crate::link::Stage;
+use crate::link::{Deferred, Stage};
 use crate::resource::Resource;
 
 impl Resource {
@@ -45,14 +45,16 @@ impl Resource {
                 }
             };
         }
-        if on_data {
+        if on_data && self.defers() {
+            self.link.deferred.push_back(Deferred { volume, packet, payload: payload.filter(|_| taken) });
+        } else if on_data {
             self.on_data_socket(volume, packet, payload)
         } else {
             self.on_meta_socket(volume, packet)
         }
     }
 
-    fn on_data_socket(&mut self, volume: u16, packet: Packet, payload: Option<(Payload, u32)>) {
+    pub(crate) fn on_data_socket(&mut self, volume: u16, packet: Packet, payload: Option<(Payload, u32)>) {
         if self.link.state == C::TearDown
             && matches!(
                 packet,

@@ -15,7 +15,7 @@ const PAGE_BITS: u64 = 4096 * 8;
 const EXTENT_BITS: u64 = 1024;
 
 /// The bitmap's changed pages, taken out for writing.
-fn changed_pages(bitmap: &mut Bitmap) -> Vec<MetaBlock> {
+pub(crate) fn changed_pages(bitmap: &mut Bitmap) -> Vec<MetaBlock> {
     let mut blocks = Vec::new();
     while let Some(page) = bitmap.take_dirty_page() {
         blocks.push(MetaBlock::BitmapPage { page: page as u32, bytes: Box::new(bitmap.page(page)) });

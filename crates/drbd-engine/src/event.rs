@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use drbd_format::activity_log::Transaction;
 use drbd_format::auth::Digest;
 use drbd_format::bitmap::Bitmap;
-use drbd_format::meta::SuperBlock;
+use drbd_format::meta::{AlSize, DiskSizes, Layout, Placement, SuperBlock};
 use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
 
@@ -82,8 +82,12 @@ pub enum FrontOp {
 pub struct FoundDisk {
     /// The superblock, checked.
     pub superblock: SuperBlock,
-    /// Largest usable size in sectors, meta-data set aside.
-    pub capacity_sectors: u64,
+    /// Where the meta-data are.
+    pub placement: Placement,
+    /// How large the disks are.
+    pub sizes: DiskSizes,
+    /// Where on them everything is, by the superblock's word.
+    pub layout: Layout,
     /// The bitmap as it is on the disk, for `superblock.la_size_sectors`.
     pub bitmap: Bitmap,
     /// Extents that were hot, by the activity log.
@@ -94,6 +98,19 @@ pub struct FoundDisk {
     pub logical_block_bytes: u32,
     /// Whether discards reach the disk.
     pub discards: bool,
+}
+
+/// What `resize` asks for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SizeWish {
+    /// Sectors to use; 0: all that both disks have.
+    pub size_sectors: u64,
+    /// Without a connection: the peer's disk is taken to be as large as ours. With one: the layout may change all the same.
+    pub assume_peer_has_space: bool,
+    /// What is new counts as equal on both disks.
+    pub assume_clean: bool,
+    /// The activity log's size; none: as it is.
+    pub al: Option<AlSize>,
 }
 
 /// An administrator's command, as far as the engine decides it.
@@ -112,6 +129,13 @@ pub enum Order {
     Detach {
         /// Of which volume.
         volume: u16,
+    },
+    /// Use what a grown disk has, or another size.
+    Resize {
+        /// Of which volume.
+        volume: u16,
+        /// How.
+        wish: SizeWish,
     },
     /// Change options.
     DiskOptions {
@@ -248,6 +272,14 @@ pub enum Event {
         /// Which.
         socket: SocketId,
     },
+    /// The shell has looked how large the disks of a volume are; it does so before it reports a packet that tells the
+    /// peer's size or begins a handshake, and before it gives the order to resize.
+    DiskMeasured {
+        /// Of which volume.
+        volume: u16,
+        /// How large they are.
+        sizes: DiskSizes,
+    },
     /// The administrator orders.
     Admin {
         /// To be named in the answer.
@@ -316,6 +348,8 @@ pub enum MetaStep {
     Flush,
     /// These blocks are written, in any order.
     Write(Vec<MetaBlock>),
+    /// From here on everything is written to these places.
+    Move(Layout),
 }
 
 /// How loud a message is.

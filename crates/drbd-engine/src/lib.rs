@@ -27,6 +27,7 @@ mod peer_io;
 pub mod proc_drbd;
 mod progress;
 mod ranges;
+mod resize;
 mod resource;
 mod resync;
 mod sizes;

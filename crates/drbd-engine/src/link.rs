@@ -8,7 +8,7 @@ use drbd_format::names::ConnectionState;
 use drbd_format::wire::{Agreed, BlockAck, Features, Packet};
 
 use crate::admin::NetOptions;
-use crate::event::{Action, Integrity, Slice, SocketId, Ticket};
+use crate::event::{Action, Integrity, Payload, Slice, SocketId, Ticket};
 use crate::time::Instant;
 use crate::transfer_log::TransferLog;
 use crate::turn::Turn;
@@ -24,6 +24,17 @@ pub struct Configuration {
     pub options: NetOptions,
     /// For the next handshake only.
     pub discard_my_data: bool,
+}
+
+/// A packet that waits.
+#[derive(Debug)]
+pub struct Deferred {
+    /// Volume of its header.
+    pub volume: u16,
+    /// What.
+    pub packet: Packet,
+    /// Bytes after the body that are not released yet.
+    pub payload: Option<(Payload, u32)>,
 }
 
 /// How far the handshake has come.
@@ -183,6 +194,8 @@ pub struct Link {
     pub fenced: bool,
     /// A change the peer is asked for.
     pub asked: Option<Asked>,
+    /// What came on the data socket while a size that the peer told was being taken.
+    pub deferred: VecDeque<Deferred>,
 }
 
 impl Link {
@@ -213,6 +226,7 @@ impl Link {
             sequences: BTreeMap::new(),
             fenced: false,
             asked: None,
+            deferred: VecDeque::new(),
         }
     }
 

@@ -2,20 +2,25 @@
 
 use std::collections::BTreeSet;
 
-use drbd_format::meta::{Magic, MetaFlags};
+use drbd_format::activity_log::CONTEXT_MAX;
+use drbd_format::meta::{AlSize, Magic, MetaFlags};
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::{Packet, StateWord};
 use units::SectorRange;
 
-use crate::admin::DiskOptions;
-use crate::device::{Disk, Purpose};
+use crate::admin::{DiskOptions, Refusal};
+use crate::device::{Device, Disk, Purpose};
 use crate::event::{FoundDisk, Level, MetaBlock, MetaStep, Order, Ticket};
 use crate::generations::Generations;
 use crate::hot_extents::HotExtents;
 use crate::link::{Asked, Configuration};
 use crate::net_options;
 use crate::resource::{Demotion, Resource, Then};
+use crate::sizes::new_size;
 use crate::state::{State, code, refused};
+
+/// `DRBD_AL_EXTENTS_MAX`: numbers of slots have 16 bits.
+const AL_EXTENTS_MAX: u64 = 65534;
 
 /// Sectors of an activity-log extent.
 const EXTENT_SECTORS: u64 = drbd_format::activity_log::EXTENT_SECTORS;
@@ -28,6 +33,7 @@ impl Resource {
         match order {
             Order::Attach { volume, disk, options } => self.attach(ticket, volume, *disk, options),
             Order::Detach { volume } => self.detach(ticket, volume),
+            Order::Resize { volume, wish } => self.resize(ticket, volume, wish),
             Order::DiskOptions { volume, options } => {
                 if let Some(disk) = self.devices.get_mut(&volume).and_then(|d| d.disk.as_mut()) {
                     disk.options = options;
@@ -77,14 +83,17 @@ impl Resource {
     fn attach(&mut self, ticket: Ticket, volume: u16, found: FoundDisk, options: DiskOptions) {
         let connected = self.link.state >= C::Connected;
         let Some(device) = self.devices.get_mut(&volume) else { return };
-        if device.disk.is_some() {
+        if device.disk.is_some() || device.resizing.is_some() {
             return self.answer(ticket, Err(refused(code::DISK_CONFIGURED)));
         }
         let flags = found.superblock.flags;
-        let size = attach_size(&found, &options, device.size_sectors);
-        if size == 0 || device.state.role == Role::Primary && size < device.size_sectors {
-            return self.answer(ticket, Err(refused(code::DISK_TOO_SMALL)));
-        }
+        let size = match attach_size(&found, &options, device) {
+            Ok(size) => size,
+            Err(refusal) => return self.answer(ticket, Err(refusal)),
+        };
+        // The new part of a device that grew while this disk was away.
+        let grew = found.superblock.la_size_sectors != 0 && size > found.superblock.la_size_sectors;
+        device.resync_after_negotiation |= grew;
         let own_generation = found.superblock.uuids[0];
         if device.state.role == Role::Primary
             && device.state.pdsk != D::UpToDate
@@ -100,7 +109,8 @@ impl Resource {
             bitmap.set_all();
         }
         let before = bitmap.count();
-        if was_primary {
+        // Who was not primary at the end has let go in order: its log vouches for nothing (`need_to_apply_al`).
+        if flags.has(MetaFlags::PRIMARY_IND) {
             for &extent in &found.hot_extents {
                 let start = u64::from(extent) * EXTENT_SECTORS;
                 if start < size {
@@ -120,13 +130,13 @@ impl Resource {
             decided = D::UpToDate;
         }
         let pdsk = if flags.has(MetaFlags::PEER_OUT_DATED) { D::Outdated } else { device.state.pdsk };
-        let slots = u16::try_from(options.al_extents).unwrap_or(u16::MAX).max(7);
+        let slots = al_slots(options.al_extents, found.layout.al_size());
         let mut hot = HotExtents::new(slots, found.next_transaction);
         let mut superblock = found.superblock;
         superblock.magic = Magic::V84_UNCLEAN;
         superblock.al_extents = u32::from(slots);
         superblock.flags = superblock.flags.without(MetaFlags::AL_CLEAN).without(MetaFlags::FULL_SYNC);
-        let ring = superblock.al_stripes * superblock.al_stripe_size_4k;
+        let ring = found.layout.al_size().blocks() as u32;
         let fresh = hot.fresh_ring(ring);
         device.counters.al_writes += u64::from(ring);
         let generations = Generations(superblock.uuids);
@@ -134,7 +144,10 @@ impl Resource {
             generations,
             bitmap,
             hot,
-            capacity_sectors: found.capacity_sectors,
+            placement: found.placement,
+            layout: found.layout,
+            sizes: found.sizes,
+            known_bytes: found.sizes.data_bytes,
             options,
             logical_block_bytes: found.logical_block_bytes,
             discards: found.discards,
@@ -170,7 +183,6 @@ impl Resource {
             Purpose::FreshActivityLog,
             vec![MetaStep::Flush, MetaStep::Write(blocks), MetaStep::Flush],
         );
-        device.size_sectors = 0;
         self.set_size(volume, size);
         let Some(state) = self.devices.get(&volume).map(|d| d.state) else { return };
         if let Some(device) = self.devices.get_mut(&volume) {
@@ -388,10 +400,30 @@ impl Resource {
     }
 }
 
-/// Size of the device when a disk is attached (`drbd_new_dev_size` without a peer's word).
-fn attach_size(found: &FoundDisk, options: &DiskOptions, device_sectors: u64) -> u64 {
-    let known = found.superblock.la_size_sectors;
-    let asked = Some(options.size_sectors).filter(|&s| s != 0);
-    let wanted = asked.or(Some(device_sectors).filter(|&s| s != 0)).or(Some(known).filter(|&s| s != 0));
-    wanted.map_or(found.capacity_sectors, |s| s.min(found.capacity_sectors))
+/// Slots of the activity log: as many as asked for and as the contexts of all transactions but one can tell
+/// (`drbd_al_extents_max`).
+fn al_slots(asked: u32, al: AlSize) -> u16 {
+    let told = (al.blocks() - 1).saturating_mul(CONTEXT_MAX as u64).min(AL_EXTENTS_MAX);
+    u64::from(asked).clamp(7, told) as u16
+}
+
+/// Size of the device when a disk is attached, or why it is not (`drbd_adm_attach`).
+fn attach_size(found: &FoundDisk, options: &DiskOptions, device: &Device) -> Result<u64, Refusal> {
+    let (own, known) = (found.layout.usable_sectors, found.superblock.la_size_sectors);
+    if own < options.size_sectors || own < device.size_sectors {
+        return Err(refused(code::DISK_TOO_SMALL));
+    }
+    let size = new_size(own, device.peer_disk_sectors, known, options.size_sectors);
+    let is_consistent = found.superblock.flags.has(MetaFlags::CONSISTENT);
+    if is_consistent && size < known && size != options.size_sectors {
+        let detail = format!(
+            "To-be-attached device has last effective > current size, and is consistent\n({known} > {size} sectors). \
+             Refusing to attach."
+        );
+        return Err(Refusal { code: code::IMPLICIT_SHRINK, detail });
+    }
+    if size == 0 {
+        return Err(refused(code::DISK_TOO_SMALL));
+    }
+    Ok(size)
 }

@@ -37,6 +37,7 @@ impl Resource {
     pub fn wants_data(&self) -> bool {
         self.devices.values().map(|d| d.peer_writes.len() + d.peer_reads.len()).sum::<usize>()
             < PEER_REQUESTS_MAX
+            && !self.defers()
     }
 
     /// Whether this socket carries acknowledgements; it is always read.

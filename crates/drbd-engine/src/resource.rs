@@ -146,6 +146,7 @@ impl Resource {
             }
             Event::Malformed { socket, why } => self.malformed(socket, &why),
             Event::Closed { socket } => self.closed(socket),
+            Event::DiskMeasured { volume, sizes } => self.disk_measured(volume, sizes),
             Event::Admin { ticket, order } => self.order(ticket, order),
             Event::Permit { until } => self.permit = Permit { until },
             Event::PeerFenced => self.peer_fenced(),
@@ -160,6 +161,10 @@ impl Resource {
     fn settle(&mut self) {
         self.keep_time();
         self.give_delayed_orders();
+        for volume in self.volumes() {
+            self.resize_if_quiet(volume);
+        }
+        self.take_deferred();
         for volume in self.volumes() {
             self.complete_withheld(volume);
             self.resume_held(volume);

@@ -53,6 +53,24 @@ pub mod code {
     pub const DISK_TOO_SMALL: i32 = 111;
     /// `ERR_IO_MD_DISK`.
     pub const IO_MD_DISK: i32 = 118;
+    /// `ERR_MD_DISK_TOO_SMALL`.
+    pub const MD_DISK_TOO_SMALL: i32 = 112;
+    /// `ERR_RESIZE_RESYNC`.
+    pub const RESIZE_RESYNC: i32 = 130;
+    /// `ERR_NO_PRIMARY`.
+    pub const NO_PRIMARY: i32 = 131;
+    /// `ERR_NEED_APV_93`.
+    pub const NEED_APV_93: i32 = 153;
+    /// `ERR_MD_LAYOUT_CONNECTED`.
+    pub const MD_LAYOUT_CONNECTED: i32 = 166;
+    /// `ERR_MD_LAYOUT_TOO_BIG`.
+    pub const MD_LAYOUT_TOO_BIG: i32 = 167;
+    /// `ERR_MD_LAYOUT_TOO_SMALL`.
+    pub const MD_LAYOUT_TOO_SMALL: i32 = 168;
+    /// `ERR_MD_LAYOUT_NO_FIT`.
+    pub const MD_LAYOUT_NO_FIT: i32 = 169;
+    /// `ERR_IMPLICIT_SHRINK`.
+    pub const IMPLICIT_SHRINK: i32 = 170;
     /// `ERR_PAUSE_IS_SET`.
     pub const PAUSE_IS_SET: i32 = 134;
     /// `ERR_PAUSE_IS_CLEAR`.

@@ -118,6 +118,7 @@ impl Resource {
         if os.conn > C::Connected && os.conn < C::Ahead && ns.conn <= C::Connected {
             self.write_changed_bitmap(volume);
         }
+        self.resync_after_negotiation(volume);
         if unusable {
             self.turn.log(Level::Error, "lost the connection while negotiating the disk's state");
             self.drop_disk(volume);

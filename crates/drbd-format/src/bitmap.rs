@@ -226,6 +226,16 @@ impl Bitmap {
         new
     }
 
+    /// The same, but what is new is not marked: both disks have the same there.
+    pub fn resized_clean(&self, sectors: u64) -> Self {
+        let mut new = self.resized(sectors);
+        // A last block that was partial and in sync stays so.
+        let tail = self.device_sectors / SECTORS_PER_BIT;
+        let first_new = if self.is_set(tail) { tail + 1 } else { tail };
+        new.change_bits(first_new, new.bits, |word, mask| word & !mask);
+        new
+    }
+
     fn mark_dirty(&mut self, page: usize) {
         self.dirty[page] = true;
         self.dirty_from = self.dirty_from.min(page);

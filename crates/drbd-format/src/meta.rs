@@ -6,7 +6,7 @@
 mod layout;
 mod super_block;
 
-pub use layout::{Layout, Placement, TooSmall};
+pub use layout::{AlSize, DiskSizes, Layout, Placement, TooSmall};
 pub use super_block::{Magic, MetaFlags, SUPER_BLOCK_BYTES, SuperBlock};
 
 /// Bytes of disk that one bit of the bitmap stands for (`BM_BLOCK_SIZE`).

@@ -6,7 +6,7 @@ use drbd_engine::event::FoundDisk;
 use drbd_format::Malformed;
 use drbd_format::activity_log::{EXTENT_SECTORS, replay};
 use drbd_format::bitmap::Bitmap;
-use drbd_format::meta::{Layout, Placement, SUPER_BLOCK_BYTES, SuperBlock};
+use drbd_format::meta::{DiskSizes, Layout, Placement, SUPER_BLOCK_BYTES, SuperBlock};
 use thiserror::Error;
 
 /// Reads from the meta-data disk: fills the buffer from a byte offset on.
@@ -72,6 +72,8 @@ pub fn superblock(
 pub fn found_disk(
     read: ReadAt<'_>,
     superblock: SuperBlock,
+    placement: Placement,
+    sizes: DiskSizes,
     layout: &Layout,
     logical_block_bytes: u32,
     discards: bool,
@@ -94,7 +96,9 @@ pub fn found_disk(
     };
     Ok(FoundDisk {
         superblock,
-        capacity_sectors: layout.usable_sectors,
+        placement,
+        sizes,
+        layout: *layout,
         bitmap,
         hot_extents,
         next_transaction,

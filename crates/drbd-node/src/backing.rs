@@ -9,7 +9,7 @@ use std::path::Path;
 use block::Buffer;
 use drbd_engine::admin::{MetaIndex, Refusal};
 use drbd_engine::event::FoundDisk;
-use drbd_format::meta::Placement;
+use drbd_format::meta::{DiskSizes, Placement};
 
 use crate::attach::{self, AttachError};
 use crate::worker::OpenDisk;
@@ -104,8 +104,11 @@ pub fn open_disk(disk: &Path, meta_disk: &Path, index: MetaIndex) -> Result<(Ope
     };
     let (superblock, layout) =
         attach::superblock(&mut read, placement(index), meta_bytes, data.bytes).map_err(failed)?;
-    let found = attach::found_disk(&mut read, superblock, &layout, data.block_bytes, discards(&data.file))
-        .map_err(failed)?;
+    let sizes = DiskSizes { data_bytes: data.bytes, meta_bytes };
+    let (block_bytes, discards) = (data.block_bytes, discards(&data.file));
+    let found =
+        attach::found_disk(&mut read, superblock, placement(index), sizes, &layout, block_bytes, discards)
+            .map_err(failed)?;
     let open = OpenDisk { data: data.file.into(), meta: meta.map(|m| m.file.into()), layout };
     Ok((open, found))
 }

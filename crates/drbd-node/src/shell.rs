@@ -13,8 +13,8 @@ use drbd_engine::event::{
 use drbd_engine::handlers::HandlerCall;
 use drbd_engine::{Instant, Resource, admin::Refusal};
 use drbd_format::activity_log::ring_block;
-use drbd_format::meta::Layout;
-use drbd_format::wire::Agreed;
+use drbd_format::meta::{DiskSizes, Layout};
+use drbd_format::wire::{Agreed, Packet};
 
 use crate::incoming::{Incoming, Received};
 
@@ -114,6 +114,8 @@ pub trait Ports {
     fn now(&self) -> Instant;
     /// Gives an operation to a disk; it ends with [`Shell::disk_done`].
     fn disk(&mut self, volume: u16, area: Area, token: DiskToken, op: DiskOp);
+    /// How large the disks of a volume are now; none without disks, or where that cannot be told.
+    fn measure(&mut self, volume: u16) -> Option<DiskSizes>;
     /// The volume's disk is to be closed once its operations have ended.
     fn drop_disk(&mut self, volume: u16);
     /// Accept connections.
@@ -245,6 +247,11 @@ impl<P: Ports> Shell<P> {
                         (self.keep(buffer), len)
                     });
                     let (volume, packet) = (received.volume, received.packet);
+                    match &packet {
+                        Packet::Sizes(_) => self.measure(volume),
+                        Packet::ConnectionFeatures(_) => self.measure_all(),
+                        _ => {}
+                    }
                     self.handle(Event::Received { socket, volume, packet, payload });
                 }
                 Err(malformed) => {
@@ -252,6 +259,20 @@ impl<P: Ports> Shell<P> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Looks how large the disks of a volume are, and tells the engine.
+    pub fn measure(&mut self, volume: u16) {
+        if let Some(sizes) = self.ports.measure(volume) {
+            self.handle(Event::DiskMeasured { volume, sizes });
+        }
+    }
+
+    fn measure_all(&mut self) {
+        let volumes: Vec<u16> = self.layouts.keys().copied().collect();
+        for volume in volumes {
+            self.measure(volume);
         }
     }
 
@@ -312,6 +333,10 @@ impl<P: Ports> Shell<P> {
                 job.outstanding = 2;
                 self.ports.disk(volume, Area::Data, token, DiskOp::Flush);
                 self.ports.disk(volume, Area::Meta, token, DiskOp::Flush);
+            }
+            MetaStep::Move(layout) => {
+                self.layouts.insert(volume, layout);
+                self.next_step(tag);
             }
             MetaStep::Write(blocks) => {
                 job.outstanding = blocks.len() as u32;

@@ -13,7 +13,7 @@ use drbd_engine::event::{Event, FrontFault, FrontId, FrontOp, IoFault, Level, Or
 use drbd_engine::handlers::{HandlerCall, HandlerRun};
 use drbd_engine::status::ResourceStatus;
 use drbd_engine::{Instant, Resource};
-use drbd_format::meta::Layout;
+use drbd_format::meta::{DiskSizes, Layout};
 use front::{Fault, Front, Op, Request, RequestId};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::Socket;
@@ -203,6 +203,14 @@ impl Ports for World {
             _ => &files.data,
         };
         self.ring.disk(token, Rc::clone(file), op);
+    }
+
+    fn measure(&mut self, volume: u16) -> Option<DiskSizes> {
+        let files = self.disks.get(&volume)?;
+        let bytes = |file: &OwnedFd| rustix::fs::seek(file, rustix::fs::SeekFrom::End(0)).ok();
+        let data_bytes = bytes(&files.data)?;
+        let meta_bytes = files.meta.as_ref().map_or(Some(data_bytes), |meta| bytes(meta))?;
+        Some(DiskSizes { data_bytes, meta_bytes })
     }
 
     fn drop_disk(&mut self, volume: u16) {
@@ -633,6 +641,9 @@ impl Worker {
                     self.shell.set_layout(volume, disk.layout);
                     let files = Files { data: Rc::new(disk.data), meta: disk.meta.map(Rc::new) };
                     self.shell.ports.disks.insert(volume, files);
+                }
+                if let Order::Resize { volume, .. } = &order {
+                    self.shell.measure(*volume);
                 }
                 let world = &mut self.shell.ports;
                 world.tickets_made += 1;

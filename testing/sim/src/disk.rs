@@ -3,7 +3,9 @@
 //! A completed write is visible at once and stable only when a flush that was issued after its completion has ended, or
 //! if it was forced. A power cut keeps of the rest what the seed says, down to single sectors of a write.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use block::Buffer;
 use drbd_engine::event::IoFault;
@@ -55,6 +57,8 @@ pub struct Disk {
     in_flight: BTreeMap<u64, InFlight>,
     submitted: u64,
     completed: u64,
+    /// How large it is.
+    pub size_bytes: Rc<Cell<u64>>,
     /// In so many of ten thousand operations it fails.
     pub failures_per_10000: u64,
 }
@@ -69,6 +73,7 @@ impl Disk {
             in_flight: BTreeMap::new(),
             submitted: 0,
             completed: 0,
+            size_bytes: Rc::new(Cell::new(bytes as u64)),
             failures_per_10000: 0,
         }
     }

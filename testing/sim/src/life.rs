@@ -3,7 +3,7 @@
 use drbd_engine::admin::Refusal;
 use drbd_engine::event::{Event as EngineEvent, Order, Ticket};
 use drbd_format::activity_log::Transaction;
-use drbd_format::meta::{Layout, Placement, SuperBlock};
+use drbd_format::meta::{DiskSizes, Layout, Placement, SuperBlock};
 use drbd_format::names::DiskState as D;
 use drbd_node::attach;
 
@@ -76,7 +76,9 @@ impl World {
         };
         let found = attach::superblock(&mut read, Placement::Internal, size, size).and_then(
             |(superblock, layout)| {
-                attach::found_disk(&mut read, superblock, &layout, 512, true).map(|found| (found, layout))
+                let (place, sizes) = (Placement::Internal, DiskSizes::of_one(size));
+                attach::found_disk(&mut read, superblock, place, sizes, &layout, 512, true)
+                    .map(|found| (found, layout))
             },
         );
         let (found, layout) = match found {

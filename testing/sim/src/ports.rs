@@ -9,6 +9,7 @@ use drbd_engine::Instant;
 use drbd_engine::admin::Refusal;
 use drbd_engine::event::{FrontFault, FrontId, Level, SocketId, Ticket};
 use drbd_engine::handlers::HandlerCall;
+use drbd_format::meta::DiskSizes;
 use drbd_node::shell::{Area, Chunk, DiskOp, DiskToken, Ports};
 
 /// What a shell wants done.
@@ -43,6 +44,8 @@ pub enum Effect {
 pub struct SimPorts {
     /// The world's clock in nanoseconds.
     pub now: Rc<Cell<u64>>,
+    /// How large the disk is.
+    pub disk_bytes: Rc<Cell<u64>>,
     /// What is to be done, in order.
     pub effects: VecDeque<Effect>,
 }
@@ -53,6 +56,9 @@ impl Ports for SimPorts {
     }
     fn disk(&mut self, _volume: u16, _area: Area, token: DiskToken, op: DiskOp) {
         self.effects.push_back(Effect::Disk(token, op));
+    }
+    fn measure(&mut self, _volume: u16) -> Option<DiskSizes> {
+        Some(DiskSizes::of_one(self.disk_bytes.get()))
     }
     fn drop_disk(&mut self, _volume: u16) {
         self.effects.push_back(Effect::DropDisk);

@@ -222,7 +222,8 @@ impl World {
         let entropy = Box::new(move |bytes: &mut [u8]| entropy.fill(bytes));
         let mut engine = Resource::new("r0", entropy);
         engine.add_volume(VOLUME, 0);
-        let ports = SimPorts { now: Rc::clone(&self.now), effects: VecDeque::new() };
+        let disk_bytes = Rc::clone(&self.nodes[node].disk.size_bytes);
+        let ports = SimPorts { now: Rc::clone(&self.now), disk_bytes, effects: VecDeque::new() };
         let n = &mut self.nodes[node];
         n.life += 1;
         n.shell = Some(Shell::new(engine, ports));

@@ -2,14 +2,16 @@
 
 use drbd_engine::event::FoundDisk;
 use drbd_format::bitmap::Bitmap;
-use drbd_format::meta::{Layout, SuperBlock};
+use drbd_format::meta::{DiskSizes, Layout, Placement, SuperBlock};
 
 /// A disk of this size with internal meta-data, and nothing has happened to it.
 pub fn fresh_disk(bytes: u64) -> Box<FoundDisk> {
     let layout = Layout::internal(bytes).expect("large enough");
     Box::new(FoundDisk {
         superblock: SuperBlock::fresh(&layout, 1),
-        capacity_sectors: layout.usable_sectors,
+        placement: Placement::Internal,
+        sizes: DiskSizes::of_one(bytes),
+        layout,
         bitmap: Bitmap::of_device(0),
         hot_extents: Vec::new(),
         next_transaction: 0,

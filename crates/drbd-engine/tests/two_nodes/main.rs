@@ -5,4 +5,5 @@ mod fresh_disk;
 mod handshake;
 mod hostile;
 mod pair;
+mod sizes;
 mod sync_orders;

@@ -1,11 +1,11 @@
 //! Two engines that talk to each other over perfect wires and disks, in an order by seed.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use drbd_engine::admin::{DiskOptions, NetOptions};
+use drbd_engine::admin::{DiskOptions, NetOptions, Refusal};
 use drbd_engine::event::{
-    Action, Event, FoundDisk, FrontId, FrontOp, IoFault, Order, Payload, SocketId, Tag, Ticket,
+    Action, Event, FoundDisk, FrontId, FrontOp, IoFault, MetaStep, Order, Payload, SocketId, Tag, Ticket,
 };
 use drbd_engine::handlers::HandlerRun;
 use drbd_engine::{Instant, Resource};
@@ -65,6 +65,12 @@ pub struct Pair {
     pub log: Vec<String>,
     /// No operation at a disk fails.
     pub sound: bool,
+    /// Sizes that the fronts were told.
+    pub resized: Vec<(usize, u64)>,
+    /// How orders were answered.
+    pub answers: BTreeMap<Ticket, Result<Vec<String>, Refusal>>,
+    /// What was written of meta-data, by node.
+    pub written: Vec<(usize, Vec<MetaStep>)>,
 }
 
 impl Pair {
@@ -78,8 +84,19 @@ impl Pair {
         };
         let nodes = [node(1), node(2)];
         let (rng, now, agreed) = (Rng(seed), Instant(0), Agreed::NOTHING);
-        let mut pair =
-            Self { nodes, rng, now, agreed, numbers: 1, seen: Vec::new(), log: Vec::new(), sound: false };
+        let mut pair = Self {
+            nodes,
+            rng,
+            now,
+            agreed,
+            numbers: 1,
+            seen: Vec::new(),
+            log: Vec::new(),
+            sound: false,
+            resized: Vec::new(),
+            answers: BTreeMap::new(),
+            written: Vec::new(),
+        };
         for n in 0..2 {
             pair.attach(n);
             let address = |n: usize| SocketAddr::from(([127, 0, 0, 1], n as u16 + 1));
@@ -166,6 +183,14 @@ impl Pair {
         self.happens(n, Event::Admin { ticket, order });
     }
 
+    /// Gives an order and waits for its answer: 0, or the number of a refusal.
+    pub fn ordered(&mut self, n: usize, order: Order) -> i32 {
+        let ticket = Ticket(self.number());
+        self.happens(n, Event::Admin { ticket, order });
+        self.until_holds(|pair| pair.answers.contains_key(&ticket));
+        self.answers[&ticket].as_ref().map_or_else(|refusal| refusal.code, |_| 0)
+    }
+
     pub fn happens(&mut self, n: usize, event: Event) {
         let mut actions = Vec::new();
         let node = &mut self.nodes[n];
@@ -176,8 +201,15 @@ impl Pair {
                 Action::Write { tag, .. }
                 | Action::Read { tag, .. }
                 | Action::Flush { tag, .. }
-                | Action::WriteZeroes { tag, .. }
-                | Action::Meta { tag, .. } => self.nodes[n].due.push_back(Due::Io(tag)),
+                | Action::WriteZeroes { tag, .. } => self.nodes[n].due.push_back(Due::Io(tag)),
+                Action::Meta { tag, steps, .. } => {
+                    self.written.push((n, steps));
+                    self.nodes[n].due.push_back(Due::Io(tag));
+                }
+                Action::Resized { sectors, .. } => self.resized.push((n, sectors)),
+                Action::Answer { ticket, outcome } => {
+                    self.answers.insert(ticket, outcome);
+                }
                 Action::Dial { .. } => {
                     self.numbers += 1;
                     self.nodes[n].due.push_back(Due::Dialled(SocketId(self.numbers)));

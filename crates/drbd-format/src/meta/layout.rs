@@ -65,9 +65,59 @@ const SECTORS_MAX: u64 = 1 << 41;
 /// drbdmeta refuses smaller disks, for data and meta-data alike.
 const DISK_BYTES_MIN: u64 = 68 << 10;
 
-/// Sectors from one internal superblock, and the log below it, to the bitmap's end.
-const SUPER_BLOCK_AND_LOG_SECTORS: u64 = SECTORS_4K + DEFAULT_AL_SECTORS;
-const DEFAULT_AL_SECTORS: u64 = DEFAULT_AL_STRIPES as u64 * DEFAULT_AL_STRIPE_SIZE_4K as u64 * SECTORS_4K;
+/// Sizes of the disks that hold a volume; equal if it is one disk.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct DiskSizes {
+    /// Of the disk of the data.
+    pub data_bytes: u64,
+    /// Of the disk of the meta-data.
+    pub meta_bytes: u64,
+}
+
+impl DiskSizes {
+    /// Data and meta-data on one disk.
+    pub const fn of_one(bytes: u64) -> Self {
+        Self { data_bytes: bytes, meta_bytes: bytes }
+    }
+}
+
+/// How large an activity log is: `al-stripes` and `al-stripe-size-kB`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct AlSize {
+    /// Stripes.
+    pub stripes: u32,
+    /// Blocks of 4 KiB in each.
+    pub stripe_size_4k: u32,
+}
+
+impl AlSize {
+    /// The kernel takes none with fewer blocks in all.
+    pub const BLOCKS_MIN: u64 = 8;
+    /// The kernel takes none with more blocks in all: 16 GiB.
+    pub const BLOCKS_MAX: u64 = 16 * 1024 * 1024 / 4;
+
+    /// What everybody has: 32 KiB.
+    pub const DEFAULT: Self = Self { stripes: DEFAULT_AL_STRIPES, stripe_size_4k: DEFAULT_AL_STRIPE_SIZE_4K };
+
+    /// Blocks of 4 KiB in all.
+    pub const fn blocks(self) -> u64 {
+        self.stripes as u64 * self.stripe_size_4k as u64
+    }
+
+    /// Larger than the kernel takes.
+    pub const fn is_too_large(self) -> bool {
+        self.blocks() > Self::BLOCKS_MAX
+    }
+
+    /// Smaller than the kernel takes.
+    pub const fn is_too_small(self) -> bool {
+        self.blocks() < Self::BLOCKS_MIN
+    }
+
+    const fn sectors(self) -> u64 {
+        self.blocks() * SECTORS_4K
+    }
+}
 
 impl Placement {
     /// Offset of the superblock on a meta-data disk of this size (`drbd_md_ss`).
@@ -94,58 +144,69 @@ impl Layout {
 
     /// New internal meta-data on a disk of this size.
     pub fn internal(disk_bytes: u64) -> Result<Self, TooSmall> {
-        let md_offset_bytes = Placement::Internal.super_block_offset_bytes(disk_bytes)?;
-        let disk_sectors = (disk_bytes / SECTOR_BYTES).min(SECTORS_MAX);
-        // A little more than needed: the bitmap is sized for the whole disk, its own place included.
-        let bm_sectors = disk_sectors.div_ceil(Self::SECTORS_PER_BITMAP_SECTOR).next_multiple_of(SECTORS_4K);
-        let md_sectors = bm_sectors + SUPER_BLOCK_AND_LOG_SECTORS;
-        let al_offset_bytes = md_offset_bytes - DEFAULT_AL_SECTORS * SECTOR_BYTES;
-        let bm_bytes = bm_sectors * SECTOR_BYTES;
-        let Some(bm_offset_bytes) =
-            al_offset_bytes.checked_sub(bm_bytes).filter(|&data_bytes| data_bytes > 0)
-        else {
-            let needed_bytes = md_sectors * SECTOR_BYTES + SUPER_BLOCK_BYTES as u64;
-            return Err(TooSmall { disk: "disk", found_bytes: disk_bytes, needed_bytes });
-        };
-        Ok(Self {
-            md_offset_bytes,
-            al_offset_bytes,
-            al_bytes: DEFAULT_AL_SECTORS * SECTOR_BYTES,
-            bm_offset_bytes,
-            bm_bytes,
-            md_size_sectors: md_sectors as u32,
-            usable_sectors: (bm_offset_bytes / SECTOR_BYTES).min(SECTORS_MAX),
-            al_stripes: DEFAULT_AL_STRIPES,
-            al_stripe_size_4k: DEFAULT_AL_STRIPE_SIZE_4K,
-        })
+        Self::of(Placement::Internal, DiskSizes::of_one(disk_bytes), AlSize::DEFAULT)
     }
 
     /// New meta-data on a disk of their own, for a data disk of the given size.
     pub fn flex_external(meta_disk_bytes: u64, data_disk_bytes: u64) -> Result<Self, TooSmall> {
-        let md_offset_bytes = Placement::FlexExternal.super_block_offset_bytes(meta_disk_bytes)?;
-        let md_sectors = (meta_disk_bytes / SECTOR_BYTES).min(u64::from(u32::MAX));
-        Ok(Self::external(md_offset_bytes, md_sectors, data_disk_bytes))
+        let sizes = DiskSizes { data_bytes: data_disk_bytes, meta_bytes: meta_disk_bytes };
+        Self::of(Placement::FlexExternal, sizes, AlSize::DEFAULT)
     }
 
     /// New meta-data in a slot of a shared disk, for a data disk of the given size.
     pub fn indexed(index: u32, meta_disk_bytes: u64, data_disk_bytes: u64) -> Result<Self, TooSmall> {
-        let md_offset_bytes = Placement::Indexed(index).super_block_offset_bytes(meta_disk_bytes)?;
-        Ok(Self::external(md_offset_bytes, SLOT_SECTORS, data_disk_bytes))
+        let sizes = DiskSizes { data_bytes: data_disk_bytes, meta_bytes: meta_disk_bytes };
+        Self::of(Placement::Indexed(index), sizes, AlSize::DEFAULT)
     }
 
-    fn external(md_offset_bytes: u64, md_sectors: u64, data_disk_bytes: u64) -> Self {
-        let bm_sectors = md_sectors - SUPER_BLOCK_AND_LOG_SECTORS;
-        Self {
+    /// Where everything belongs on disks of these sizes (`drbd_md_set_sector_offsets`).
+    pub fn of(placement: Placement, sizes: DiskSizes, al: AlSize) -> Result<Self, TooSmall> {
+        let md_offset_bytes = placement.super_block_offset_bytes(sizes.meta_bytes)?;
+        let al_sectors = al.sectors();
+        let rest_sectors = SECTORS_4K + al_sectors;
+        let (md_sectors, al_offset_bytes) = match placement {
+            Placement::Internal => {
+                let disk_sectors = (sizes.data_bytes / SECTOR_BYTES).min(SECTORS_MAX);
+                // A little more than needed: the bitmap is sized for the whole disk, its own place included.
+                let bm_sectors = disk_sectors.div_ceil(Self::SECTORS_PER_BITMAP_SECTOR);
+                let md_sectors = bm_sectors.next_multiple_of(SECTORS_4K) + rest_sectors;
+                let needed_bytes = md_sectors * SECTOR_BYTES + SUPER_BLOCK_BYTES as u64;
+                at_least("disk", md_offset_bytes + SUPER_BLOCK_BYTES as u64, needed_bytes)?;
+                (md_sectors, md_offset_bytes - al_sectors * SECTOR_BYTES)
+            }
+            Placement::FlexExternal | Placement::Indexed(_) => {
+                let md_sectors = match placement {
+                    Placement::Indexed(_) => SLOT_SECTORS,
+                    _ => (sizes.meta_bytes / SECTOR_BYTES).min(u64::from(u32::MAX)),
+                };
+                let needed_bytes = (rest_sectors + SECTORS_4K) * SECTOR_BYTES;
+                at_least("meta-data disk", md_sectors * SECTOR_BYTES, needed_bytes)?;
+                (md_sectors, md_offset_bytes + SUPER_BLOCK_BYTES as u64)
+            }
+        };
+        let bm_sectors = md_sectors - rest_sectors;
+        let (bm_offset_bytes, data_bytes) = if placement == Placement::Internal {
+            let bm = al_offset_bytes - bm_sectors * SECTOR_BYTES;
+            (bm, bm)
+        } else {
+            (al_offset_bytes + al_sectors * SECTOR_BYTES, sizes.data_bytes)
+        };
+        Ok(Self {
             md_offset_bytes,
-            al_offset_bytes: md_offset_bytes + SUPER_BLOCK_BYTES as u64,
-            al_bytes: DEFAULT_AL_SECTORS * SECTOR_BYTES,
-            bm_offset_bytes: md_offset_bytes + SUPER_BLOCK_AND_LOG_SECTORS * SECTOR_BYTES,
+            al_offset_bytes,
+            al_bytes: al_sectors * SECTOR_BYTES,
+            bm_offset_bytes,
             bm_bytes: bm_sectors * SECTOR_BYTES,
             md_size_sectors: md_sectors as u32,
-            usable_sectors: usable(data_disk_bytes, bm_sectors),
-            al_stripes: DEFAULT_AL_STRIPES,
-            al_stripe_size_4k: DEFAULT_AL_STRIPE_SIZE_4K,
-        }
+            usable_sectors: usable(data_bytes, bm_sectors),
+            al_stripes: al.stripes,
+            al_stripe_size_4k: al.stripe_size_4k,
+        })
+    }
+
+    /// Size of its activity log.
+    pub fn al_size(&self) -> AlSize {
+        AlSize { stripes: self.al_stripes, stripe_size_4k: self.al_stripe_size_4k }
     }
 
     /// The layout that a superblock records, checked against the disks it was found on.

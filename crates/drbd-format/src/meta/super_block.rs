@@ -4,7 +4,8 @@ use zerocopy::big_endian::{I32, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{
-    BYTES_PER_BIT, DEFAULT_AL_STRIPE_SIZE_4K, DEFAULT_AL_STRIPES, Layout, SECTORS_4K, UUID_JUST_CREATED,
+    AlSize, BYTES_PER_BIT, DEFAULT_AL_STRIPE_SIZE_4K, DEFAULT_AL_STRIPES, Layout, SECTORS_4K,
+    UUID_JUST_CREATED,
 };
 use crate::Malformed;
 
@@ -13,9 +14,6 @@ pub const SUPER_BLOCK_BYTES: usize = 4096;
 
 /// What drbdmeta writes as `al_nr_extents`, before a kernel attached with the configured number.
 const FRESH_AL_EXTENTS: u32 = 257;
-
-/// Most blocks that an activity log may have: 16 GiB, as the kernel bounds it.
-const AL_SIZE_4K_MAX: u64 = 16 * 1024 * 1024 / 4;
 
 #[derive(FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned)]
 #[repr(C)]
@@ -222,13 +220,14 @@ impl SuperBlock {
         if self.bytes_per_bit != BYTES_PER_BIT {
             return Err(wrong("bm_bytes_per_bit", self.bytes_per_bit, BYTES_PER_BIT));
         }
-        let al_size_4k = u64::from(self.al_stripes) * u64::from(self.al_stripe_size_4k);
-        if !(u64::from(DEFAULT_AL_STRIPE_SIZE_4K)..=AL_SIZE_4K_MAX).contains(&al_size_4k) {
+        let al = AlSize { stripes: self.al_stripes, stripe_size_4k: self.al_stripe_size_4k };
+        let al_size_4k = al.blocks();
+        if al.is_too_small() || al.is_too_large() {
             let found = format!("{} x {}", self.al_stripes, self.al_stripe_size_4k);
             return Err(wrong(
                 "al_stripes x al_stripe_size_4k",
                 found,
-                format!("8 to {AL_SIZE_4K_MAX} blocks"),
+                format!("{} to {} blocks", AlSize::BLOCKS_MIN, AlSize::BLOCKS_MAX),
             ));
         }
         let al_sectors = (al_size_4k * SECTORS_4K) as i64;
