@@ -25,7 +25,7 @@ pub struct Contender {
 
 enum Server {
     Loop(String),
-    Qemu(Child),
+    Process(Child),
 }
 
 impl Contender {
@@ -48,7 +48,24 @@ impl Contender {
             .spawn()
             .context("cannot run qemu-storage-daemon")?;
         let subject = Subject::Nbd { socket: socket.display().to_string(), export: "disk".to_owned() };
-        Self { name: "qemu NBD", subject, server: Server::Qemu(server) }.serving(|| socket.exists())
+        Self { name: "qemu NBD", subject, server: Server::Process(server) }.serving(|| socket.exists())
+    }
+
+    /// nbdkit's plugin `file` on a unix socket. It reads and writes through the page cache; there is none without.
+    pub fn nbdkit(folder: &Path) -> anyhow::Result<Self> {
+        let file = backing(folder, "nbdkit")?;
+        let socket = folder.join("nbdkit.sock");
+        let server = Command::new("nbdkit")
+            .args(["--foreground", "--exit-with-parent", "--unix"])
+            .arg(&socket)
+            .arg("file")
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot run nbdkit")?;
+        let subject = Subject::Nbd { socket: socket.display().to_string(), export: String::new() };
+        Self { name: "nbdkit, cached", subject, server: Server::Process(server) }.serving(|| socket.exists())
     }
 
     /// qemu-storage-daemon's FUSE export over the file itself.
@@ -65,17 +82,17 @@ impl Contender {
             .context("cannot run qemu-storage-daemon")?;
         let subject = Subject::Path(mount.display().to_string());
         let size = u64::from(REGION_MIB) << 20;
-        Self { name: "qemu FUSE", subject, server: Server::Qemu(server) }
+        Self { name: "qemu FUSE", subject, server: Server::Process(server) }
             .serving(|| mount.metadata().is_ok_and(|found| found.len() == size))
     }
 
     fn serving(mut self, ready: impl Fn() -> bool) -> anyhow::Result<Self> {
         let begun = Instant::now();
         while !ready() {
-            if let Server::Qemu(child) = &mut self.server
+            if let Server::Process(child) = &mut self.server
                 && let Some(status) = child.try_wait()?
             {
-                bail!("{}: qemu-storage-daemon ended with {status}", self.name);
+                bail!("{} ended with {status}", self.name);
             }
             if begun.elapsed() > START_TIME_MAX {
                 bail!("{} does not serve after {} s", self.name, START_TIME_MAX.as_secs());
@@ -90,7 +107,7 @@ impl Drop for Contender {
     fn drop(&mut self) {
         match &mut self.server {
             Server::Loop(device) => drop(output(Command::new("losetup").args(["--detach", device]))),
-            Server::Qemu(child) => {
+            Server::Process(child) => {
                 // SIGTERM, so that it unmounts its export.
                 if let Ok(pid) = i32::try_from(child.id())
                     && let Some(pid) = rustix::process::Pid::from_raw(pid)

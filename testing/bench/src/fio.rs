@@ -22,14 +22,22 @@ pub struct Work {
 }
 
 /// Every kind of work.
-pub const WORKS: &[Work] = &[
-    Work { name: "4 KiB random write, depth 1", rw: "randwrite", block_kib: 4, depth: 1 },
-    Work { name: "4 KiB random write, depth 32", rw: "randwrite", block_kib: 4, depth: 32 },
-    Work { name: "4 KiB random read, depth 1", rw: "randread", block_kib: 4, depth: 1 },
-    Work { name: "4 KiB random read, depth 32", rw: "randread", block_kib: 4, depth: 32 },
-    Work { name: "1 MiB sequential write, depth 4", rw: "write", block_kib: 1024, depth: 4 },
-    Work { name: "1 MiB sequential read, depth 4", rw: "read", block_kib: 1024, depth: 4 },
-];
+pub const WORKS: &[Work] = &[WRITE_1, WRITE_32, READ_1, READ_32, BIG_WRITE, BIG_READ];
+
+/// A writer that waits for each write.
+pub const WRITE_1: Work =
+    Work { name: "4 KiB random write, depth 1", rw: "randwrite", block_kib: 4, depth: 1 };
+/// Many writers.
+pub const WRITE_32: Work =
+    Work { name: "4 KiB random write, depth 32", rw: "randwrite", block_kib: 4, depth: 32 };
+const READ_1: Work = Work { name: "4 KiB random read, depth 1", rw: "randread", block_kib: 4, depth: 1 };
+const READ_32: Work = Work { name: "4 KiB random read, depth 32", rw: "randread", block_kib: 4, depth: 32 };
+/// A file being copied to the disk.
+pub const BIG_WRITE: Work =
+    Work { name: "1 MiB sequential write, depth 4", rw: "write", block_kib: 1024, depth: 4 };
+/// A file being copied from the disk.
+pub const BIG_READ: Work =
+    Work { name: "1 MiB sequential read, depth 4", rw: "read", block_kib: 1024, depth: 4 };
 
 /// What fio measured.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

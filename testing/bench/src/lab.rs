@@ -1,6 +1,7 @@
 //! A lab of the bench's own, beside any other.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
@@ -41,6 +42,22 @@ impl Lab {
         output(self.ssh(server).arg(script))
     }
 
+    /// Puts a program where the server's `PATH` finds it.
+    pub fn install(&self, server: &str, program: &Path, name: &str) -> anyhow::Result<()> {
+        let place = format!("/usr/local/bin/{name}");
+        let mut command = self.ssh(server);
+        command.arg(format!("cat >{place} && chmod 755 {place}"));
+        let status = command.stdin(File::open(program)?).status()?;
+        ensure!(status.success(), "{} did not get to {server}: {status}", program.display());
+        Ok(())
+    }
+
+    /// Makes every request to a volume take longer.
+    pub fn slow_down(&self, volume: &str, ms: &str) -> anyhow::Result<()> {
+        let words = ["lab", "--lab", self.name, "fault", "volume", volume, "slow", ms];
+        output(Command::new(&self.lockstep).args(words)).map(drop)
+    }
+
     /// `lockstep nova` with these words, not started.
     pub fn nova_command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.lockstep);
@@ -62,7 +79,19 @@ impl Lab {
 
     /// A new volume of 1 GB, attached; gives its id.
     pub fn attach(&self, server: &str, name: &str, kind: &str, device: &str) -> anyhow::Result<String> {
-        self.nova(&["volume-create", "--display-name", name, "--volume-type", kind, "1"])?;
+        self.attach_of_size(1, server, name, kind, device)
+    }
+
+    /// The same of so many GB.
+    pub fn attach_of_size(
+        &self,
+        gb: u32,
+        server: &str,
+        name: &str,
+        kind: &str,
+        device: &str,
+    ) -> anyhow::Result<String> {
+        self.nova(&["volume-create", "--display-name", name, "--volume-type", kind, &gb.to_string()])?;
         let id = self.id_of("volume-list", name)?;
         self.nova(&["volume-attach", server, &id, device])?;
         Ok(id)

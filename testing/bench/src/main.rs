@@ -3,10 +3,12 @@
 
 mod contender;
 mod drbd;
+mod figure;
 mod fio;
 mod lab;
 mod machine;
 mod mirrored;
+mod plain;
 mod program;
 mod report;
 mod rounds;
@@ -16,19 +18,32 @@ mod store;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+
+use crate::report::Report;
 
 #[derive(Parser)]
 #[command(about, version)]
 struct Cli {
-    /// What: drbd, lab
-    name: String,
+    #[command(subcommand)]
+    what: What,
     /// Write the results there as well
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     json: Option<PathBuf>,
     /// One short round: shows that it runs, measures nothing
-    #[arg(long)]
+    #[arg(long, global = true)]
     quick: bool,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The mirror beside the raw disk, qemu-storage-daemon, nbdkit, and itself without a peer
+    Drbd,
+    /// Servers that come up, and the lab's store beside plain loop devices
+    Lab,
+    /// What is measured inside servers
+    #[command(subcommand, hide = true)]
+    Plain(plain::Part),
 }
 
 /// How long and how often.
@@ -43,16 +58,21 @@ pub struct Effort {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let effort = if cli.quick { Effort { seconds: 1, rounds: 1 } } else { Effort { seconds: 4, rounds: 3 } };
-    let run = match cli.name.as_str() {
-        "drbd" => drbd::run,
-        "lab" => store::run,
-        unknown => {
-            eprintln!("bench: unknown `{unknown}`; there are drbd, lab");
-            return ExitCode::from(2);
+    let (name, run) = match &cli.what {
+        What::Drbd => ("drbd", drbd::run as fn(Effort) -> anyhow::Result<Report>),
+        What::Lab => ("lab", store::run as _),
+        What::Plain(part) => {
+            return plain::run(part).map_or_else(
+                |error| {
+                    eprintln!("bench plain: {error:#}");
+                    ExitCode::FAILURE
+                },
+                |()| ExitCode::SUCCESS,
+            );
         }
     };
     if !rustix::process::geteuid().is_root() {
-        eprintln!("bench {}: loop devices and servers need root", cli.name);
+        eprintln!("bench {name}: loop devices and servers need root");
         return ExitCode::FAILURE;
     }
     let result = run(effort).and_then(|report| {
@@ -64,7 +84,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("bench {}: {error:#}", cli.name);
+            eprintln!("bench {name}: {error:#}");
             ExitCode::FAILURE
         }
     }

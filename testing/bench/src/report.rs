@@ -6,9 +6,9 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::fio::{Measured, WORKS};
+use crate::figure::Figure;
+use crate::fio::{Measured, WORKS, Work};
 use crate::machine::Machine;
-use crate::startup::Startup;
 
 /// One measurement.
 #[derive(Serialize)]
@@ -23,6 +23,17 @@ pub struct Row {
     pub measured: Measured,
 }
 
+/// Whose speed is held against whose.
+#[derive(Serialize)]
+pub struct Ratio {
+    /// The one in question.
+    pub of: &'static str,
+    /// The measure.
+    pub to: &'static str,
+    /// How much it should be, by kind of work.
+    pub goals: &'static [(Work, f64)],
+}
+
 /// Everything that was measured.
 #[derive(Serialize)]
 pub struct Report {
@@ -30,20 +41,19 @@ pub struct Report {
     pub machine: Machine,
     /// Seconds of each measurement.
     pub seconds: u32,
-    /// Whose median is held against whose.
-    pub ratios: &'static [(&'static str, &'static str)],
+    /// Of medians.
+    pub ratios: &'static [Ratio],
     /// Every round's.
     pub rows: Vec<Row>,
-    /// MiB a second of the first full sync; none where ours was not measured.
-    pub full_sync_mib_per_s: Option<f64>,
-    /// How long servers took to come up; none where that was not measured.
-    pub startups: Vec<Startup>,
+    /// Everything else.
+    pub figures: Vec<Figure>,
     /// What was not measured, and why.
     pub absent: Vec<String>,
 }
 
 impl Report {
-    fn median(&self, contender: &str, work: &str) -> Option<Measured> {
+    /// The middle one of a contender's rounds.
+    pub fn median(&self, contender: &str, work: &str) -> Option<Measured> {
         let mut found: Vec<Measured> = self
             .rows
             .iter()
@@ -80,28 +90,26 @@ impl Report {
             self.rows.iter().map(|row| row.round + 1).max().unwrap_or(0),
             self.seconds
         );
-        for startup in &self.startups {
-            let Startup { what, goal_s, .. } = startup;
-            println!("{what}: {:.1} s (goal: under {goal_s} s)", startup.median_s());
-        }
         for work in WORKS {
             println!("{}", work.name);
             for contender in self.contenders() {
                 if let Some(m) = self.median(contender, work.name) {
                     println!(
-                        "  {contender:16} {:9.0} /s {:8.0} MiB/s {:9.0} us",
+                        "  {contender:24} {:9.0} /s {:8.0} MiB/s {:9.0} us",
                         m.iops, m.mib_per_s, m.latency_us
                     );
                 }
             }
-            for (ours, other) in self.ratios {
-                if let (Some(a), Some(b)) = (self.median(ours, work.name), self.median(other, work.name)) {
-                    println!("  {ours} / {other}: {:.2}", a.iops / b.iops);
+            for Ratio { of, to, goals } in self.ratios {
+                if let (Some(a), Some(b)) = (self.median(of, work.name), self.median(to, work.name)) {
+                    let goal = goals.iter().find(|(goal, _)| goal == work);
+                    let goal = goal.map_or_else(String::new, |(_, goal)| format!(" (goal: {goal})"));
+                    println!("  {of} / {to}: {:.2}{goal}", a.iops / b.iops);
                 }
             }
         }
-        if let Some(speed) = self.full_sync_mib_per_s {
-            println!("full sync: {speed:.0} MiB/s");
+        for figure in &self.figures {
+            println!("{figure}");
         }
         for absent in &self.absent {
             println!("not measured: {absent}");

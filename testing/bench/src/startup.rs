@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use serde::Serialize;
 
+use crate::figure::{Figure, Goal};
 use crate::lab::Lab;
 
 /// Servers, how they are booted, and how long that may take.
@@ -18,39 +18,20 @@ pub struct Boot {
 pub const BOOTS: &[Boot] =
     &[Boot { init: "tiny", servers: 2, goal_s: 3.0 }, Boot { init: "systemd", servers: 6, goal_s: 10.0 }];
 
-/// A measurement.
-#[derive(Clone, Serialize)]
-pub struct Startup {
-    /// As printed.
-    pub what: String,
-    /// The goal in seconds.
-    pub goal_s: f64,
-    /// From the first command to the last server's answer, in seconds; one for each round.
-    pub seconds: Vec<f64>,
-}
-
-impl Startup {
-    /// The median, in seconds.
-    pub fn median_s(&self) -> f64 {
-        let mut sorted = self.seconds.clone();
-        sorted.sort_by(f64::total_cmp);
-        sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-    }
-}
-
 /// Boots and takes down, so many times; in a lab that has nothing when the time begins.
-pub fn measure(boot: &Boot, rounds: usize) -> anyhow::Result<[Startup; 2]> {
-    let startup = |how| Startup {
+pub fn measure(boot: &Boot, rounds: usize) -> anyhow::Result<[Figure; 2]> {
+    let figure = |how| Figure {
         what: format!("{} servers, init {}, {how}", boot.servers, boot.init),
-        goal_s: boot.goal_s,
-        seconds: Vec::new(),
+        unit: "s",
+        goal: Some(Goal::AtMost(boot.goal_s)),
+        values: Vec::new(),
     };
-    let mut found = [startup("one command after the other"), startup("all commands at once")];
+    let mut found = [figure("one command after the other"), figure("all commands at once")];
     for _ in 0..rounds {
-        for (startup, at_once) in found.iter_mut().zip([false, true]) {
+        for (figure, at_once) in found.iter_mut().zip([false, true]) {
             let seconds = once(boot, at_once)?;
-            eprintln!("{}: {seconds:.1} s", startup.what);
-            startup.seconds.push(seconds);
+            eprintln!("{}: {seconds:.1} s", figure.what);
+            figure.values.push(seconds);
         }
     }
     Ok(found)

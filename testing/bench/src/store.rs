@@ -6,11 +6,11 @@ use std::process::Command;
 use anyhow::Context;
 
 use crate::Effort;
-use crate::fio::Subject;
+use crate::fio::{Subject, WORKS};
 use crate::lab::Lab;
 use crate::machine::Machine;
 use crate::program::output;
-use crate::report::Report;
+use crate::report::{Ratio, Report};
 use crate::rounds::{Entrant, rounds};
 use crate::startup::{self, BOOTS};
 
@@ -22,19 +22,32 @@ const CACHED_LOOP: &str = "loop, cached";
 /// The same with direct I/O, which is how a loop device stands on the store: nothing is cached twice.
 const DIRECT_LOOP: &str = "loop, direct";
 
-/// The goal is half of the first.
-const RATIOS: &[(&str, &str)] = &[(STORE, CACHED_LOOP), (STORE, DIRECT_LOOP)];
+const RATIOS: &[Ratio] = &[
+    Ratio {
+        of: STORE,
+        to: CACHED_LOOP,
+        goals: &[
+            (WORKS[0], 0.5),
+            (WORKS[1], 0.5),
+            (WORKS[2], 0.5),
+            (WORKS[3], 0.5),
+            (WORKS[4], 0.5),
+            (WORKS[5], 0.5),
+        ],
+    },
+    Ratio { of: STORE, to: DIRECT_LOOP, goals: &[] },
+];
 
 /// Measures both.
 ///
 /// # Errors
 /// From the lab, and fio's.
 pub fn run(effort: Effort) -> anyhow::Result<Report> {
-    let mut startups = Vec::new();
+    let mut figures = Vec::new();
     let mut absent = Vec::new();
     for boot in BOOTS {
         match startup::measure(boot, effort.rounds) {
-            Ok(found) => startups.extend(found),
+            Ok(found) => figures.extend(found),
             Err(error) => absent.push(format!("{error:#}")),
         }
     }
@@ -53,18 +66,15 @@ pub fn run(effort: Effort) -> anyhow::Result<Report> {
         if name == DIRECT_LOOP {
             read_directly(&lab, device)?;
         }
-        entrants.push(Entrant { name, subject: Subject::Path(device.to_owned()), start: Box::new(start) });
+        entrants.push(Entrant {
+            name,
+            subject: Subject::Path(device.to_owned()),
+            start: Box::new(start),
+            works: WORKS,
+        });
     }
     let rows = rounds(&entrants, effort)?;
-    Ok(Report {
-        machine: Machine::this(),
-        seconds: effort.seconds,
-        ratios: RATIOS,
-        rows,
-        full_sync_mib_per_s: None,
-        startups,
-        absent,
-    })
+    Ok(Report { machine: Machine::this(), seconds: effort.seconds, ratios: RATIOS, rows, figures, absent })
 }
 
 /// Turns direct I/O on for the loop device that a server has as `device`.
