@@ -34,6 +34,9 @@ pub enum Command {
         minor: u32,
         /// Number of the volume within the resource.
         volume: u16,
+        /// The configuration has no volume sections: the resource's name is the device's.
+        #[serde(default)]
+        is_implicit: bool,
     },
     /// Take a backing device into use.
     Attach {

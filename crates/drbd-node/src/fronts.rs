@@ -8,6 +8,7 @@ use front::nbd::{Export, NbdServer, listen};
 use front::{Access, Front, FuseFile, LoopDevice, LoopError};
 
 use crate::kept::Keeper;
+use crate::links::Links;
 use crate::worker::{Command, Handle};
 
 /// Logical block size of /dev/drbdN, as the kernel's DRBD has it on 512-byte disks.
@@ -21,6 +22,7 @@ pub struct Fronts {
     directory: PathBuf,
     device: LoopDevice,
     nbd_path: PathBuf,
+    links: Links,
 }
 
 /// Numbers of the fronts of a minor at its resource's thread.
@@ -51,6 +53,7 @@ impl Fronts {
         minor: u32,
         volume: u16,
         size_bytes: u64,
+        links: Links,
         worker: &Handle,
         keeper: &Keeper,
     ) -> io::Result<Self> {
@@ -74,7 +77,8 @@ impl Fronts {
         };
         keeper.store(&format!("loop/{minor}"), &device.kept(), &[device.descriptor()]);
         let nbd_path = run.join(format!("{name}.nbd"));
-        let fronts = Self { minor, directory, device, nbd_path };
+        links.make(&name);
+        let fronts = Self { minor, directory, device, nbd_path, links };
         fronts.serve_nbd(volume, size_bytes, worker, keeper);
         Ok(fronts)
     }
@@ -101,6 +105,7 @@ impl Fronts {
         minor: u32,
         volume: u16,
         kept: crate::kept::KeptFronts,
+        links: Links,
         worker: &Handle,
     ) -> io::Result<Self> {
         let crate::kept::KeptFronts { fuse, device, nbd } = kept;
@@ -116,7 +121,8 @@ impl Fronts {
             }
         }
         let directory = run.join(format!("minor-{minor}"));
-        Ok(Self { minor, directory, device, nbd_path: run.join(format!("drbd{minor}.nbd")) })
+        links.make(&format!("drbd{minor}"));
+        Ok(Self { minor, directory, device, nbd_path: run.join(format!("drbd{minor}.nbd")), links })
     }
 
     /// Takes the device away, unless somebody holds it.
@@ -124,18 +130,19 @@ impl Fronts {
     /// # Errors
     /// [`StillOpen`], with everything as it was.
     pub fn close(self, worker: &Handle, keeper: &Keeper) -> Result<(), StillOpen> {
-        let Self { minor, directory, device, nbd_path } = self;
+        let Self { minor, directory, device, nbd_path, links } = self;
         keeper.forget(&format!("loop/{minor}"));
         if let Err(kept) = device.release() {
             let front::NotReleased { device, why } = *kept;
             keeper.store(&format!("loop/{minor}"), &device.kept(), &[device.descriptor()]);
-            let fronts = Box::new(Self { minor, directory, device, nbd_path });
+            let fronts = Box::new(Self { minor, directory, device, nbd_path, links });
             return Err(if matches!(why, LoopError::Busy { .. }) {
                 StillOpen::InUse(fronts)
             } else {
                 StillOpen::Failed(fronts, why)
             });
         }
+        links.remove(&format!("drbd{minor}"));
         keeper.forget(&format!("nbd/{minor}"));
         leave(worker, nbd_number(minor));
         let _ = std::fs::remove_file(&nbd_path);

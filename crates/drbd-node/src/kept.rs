@@ -1,7 +1,8 @@
 //! What the holder keeps for the next worker: configurations, and descriptors of fronts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::Mutex;
 
 use drbd_engine::admin::{
@@ -9,6 +10,8 @@ use drbd_engine::admin::{
 };
 use front::holder::{Holder, Kept};
 use serde::{Deserialize, Serialize};
+
+use crate::links::Links;
 
 /// Format of [`KeptResource`].
 const VERSION: u32 = 1;
@@ -33,6 +36,9 @@ pub struct KeptResource {
     pub options: ResourceOptions,
     /// Minors, their volumes and disks (an `Attach`, if attached).
     pub minors: BTreeMap<u32, (u16, Option<Command>)>,
+    /// Minors that are named as their resource.
+    #[serde(default)]
+    pub implicit: BTreeSet<u32>,
     /// A `Connect`, if connected.
     pub connect: Option<Command>,
     /// Its role.
@@ -50,6 +56,7 @@ impl KeptResource {
             name: name.to_owned(),
             options: ResourceOptions::default(),
             minors: BTreeMap::new(),
+            implicit: BTreeSet::new(),
             connect: None,
             primary: false,
         }
@@ -83,6 +90,17 @@ impl KeptResource {
             minors: minors.collect(),
             connection,
         }
+    }
+
+    /// The names of a minor's device below /dev/drbd.
+    pub fn links(&self, minor: u32) -> Links {
+        let (volume, disk) = match self.minors.get(&minor) {
+            Some((volume, Some(Command::Attach { disk, .. }))) => (*volume, Some(disk.as_path())),
+            Some((volume, _)) => (*volume, None),
+            None => (0, None),
+        };
+        let volume = (!self.implicit.contains(&minor)).then_some(volume);
+        Links::new(Path::new("/dev/drbd"), &self.name, volume, disk)
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, String> {

@@ -11,6 +11,7 @@ mod fronts;
 mod handlers;
 mod incoming;
 mod kept;
+mod links;
 mod peer_socket;
 mod readiness;
 mod registry;

@@ -88,7 +88,9 @@ impl Registry {
             }
             Command::NewResource { resource, options } => self.new_resource(&resource, options),
             Command::ResourceOptions { resource, options } => self.resource_options(&resource, options),
-            Command::NewMinor { resource, minor, volume } => self.new_minor(&resource, minor, volume),
+            Command::NewMinor { resource, minor, volume, is_implicit } => {
+                self.new_minor(&resource, minor, volume, is_implicit)
+            }
             Command::Attach { minor, .. } => self.attach(minor, command),
             Command::Detach { minor, .. } => self.detach(minor),
             Command::DiskOptions { minor, options } => self.disk_options(minor, options),
@@ -213,6 +215,10 @@ impl Registry {
     }
 
     fn new_resource(&self, name: &str, options: ResourceOptions) -> Outcome {
+        // `drbd_check_resource_name`; and it becomes part of a path.
+        if name.is_empty() || name.contains('/') || [".", ".."].contains(&name) {
+            return Err(refused(code::INVALID_REQUEST, "invalid resource name"));
+        }
         let mut resources = lock(&self.resources);
         if resources.contains_key(name) {
             return Ok(Vec::new());
@@ -227,7 +233,7 @@ impl Registry {
         Ok(Vec::new())
     }
 
-    fn new_minor(&self, resource: &str, minor: u32, volume: u16) -> Outcome {
+    fn new_minor(&self, resource: &str, minor: u32, volume: u16, is_implicit: bool) -> Outcome {
         let entry = self.of(resource)?;
         let taken = lock(&self.minors).get(&minor).cloned();
         match taken {
@@ -246,6 +252,9 @@ impl Registry {
         }
         lock(&self.minors).insert(minor, (resource.to_owned(), volume));
         configured.kept.minors.insert(minor, (volume, None));
+        if is_implicit {
+            configured.kept.implicit.insert(minor);
+        }
         self.keeper.store_resource(&configured.kept);
         Ok(Vec::new())
     }
@@ -336,8 +345,16 @@ impl Registry {
                 continue;
             }
             let bytes = device.size_sectors * units::SECTOR_BYTES;
-            let fronts = Fronts::open(&self.run, device.minor, device.volume, bytes, worker, &self.keeper)
-                .map_err(|error| format!("/dev/drbd{}: {error}", device.minor))?;
+            let fronts = Fronts::open(
+                &self.run,
+                device.minor,
+                device.volume,
+                bytes,
+                configured.kept.links(device.minor),
+                worker,
+                &self.keeper,
+            )
+            .map_err(|error| format!("/dev/drbd{}: {error}", device.minor))?;
             configured.fronts.insert(device.minor, fronts);
         }
         Ok(())
@@ -432,7 +449,7 @@ impl Registry {
     ) -> Result<(), Refusal> {
         self.new_resource(&kept.name, kept.options.clone())?;
         for (&minor, (volume, attach)) in &kept.minors {
-            self.new_minor(&kept.name, minor, *volume)?;
+            self.new_minor(&kept.name, minor, *volume, kept.implicit.contains(&minor))?;
             if let Some(attach) = attach {
                 self.attach_when_free(minor, attach)?;
             }
@@ -452,7 +469,8 @@ impl Registry {
             self.keeper.store_resource(&configured.kept);
             for (&minor, (volume, _)) in &kept.minors {
                 let Some(kept_fronts) = fronts.remove(&minor) else { continue };
-                match Fronts::resume(&self.run, minor, *volume, kept_fronts, &entry.worker) {
+                let links = configured.kept.links(minor);
+                match Fronts::resume(&self.run, minor, *volume, kept_fronts, links, &entry.worker) {
                     Ok(resumed) => {
                         configured.fronts.insert(minor, resumed);
                     }

@@ -6,6 +6,7 @@ mod handler;
 mod plan;
 pub mod setup_option;
 mod shell;
+mod stages;
 mod step;
 
 use std::ffi::OsString;

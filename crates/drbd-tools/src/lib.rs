@@ -29,6 +29,11 @@ fn drbdadm_version() -> String {
 
 /// The minor that a word means: a number, `minor-N`, or the path of a device.
 fn minor_of(word: &str) -> Option<u32> {
+    // A link below /dev/drbd leads to the device.
+    let link = word.strip_prefix("/dev/drbd/").and_then(|_| std::fs::read_link(word).ok());
+    let target =
+        link.as_deref().and_then(|link| link.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let word = target.as_deref().unwrap_or(word);
     let number = ["minor-", "/dev/drbd/by-minor/", "/dev/drbd", "drbd"]
         .iter()
         .find_map(|prefix| word.strip_prefix(prefix))

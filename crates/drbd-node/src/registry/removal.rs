@@ -34,6 +34,7 @@ impl Registry {
         }
         lock(&self.minors).remove(&minor);
         configured.kept.minors.remove(&minor);
+        configured.kept.implicit.remove(&minor);
         configured.degraded.remove(&minor);
         self.keeper.store_resource(&configured.kept);
         Ok(Vec::new())

@@ -37,6 +37,12 @@ pub struct Cli {
     /// For `status`: JSON in the form of DRBD 9.
     #[arg(long)]
     pub json: bool,
+    /// For `adjust`: leave disks as they are.
+    #[arg(long)]
+    pub skip_disk: bool,
+    /// For `adjust`: leave connections as they are.
+    #[arg(long)]
+    pub skip_net: bool,
     /// Refuse a configuration that holds a secret and that others may read.
     #[arg(long)]
     pub require_private_config: bool,
@@ -75,7 +81,7 @@ pub enum Verb {
     Secondary,
     /// Bring what is in use into line with the configuration.
     Adjust,
-    /// The same; the original showed its progress in the meantime.
+    /// The same, and show which stage is at which resource.
     AdjustWithProgress,
     /// Wait until the peers have appeared, as long as the startup section says.
     WaitConnect,

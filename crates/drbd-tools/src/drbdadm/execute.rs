@@ -1,17 +1,18 @@
 //! Carries the calls out: over the control socket, or on the device itself.
 
 mod change;
+mod staged;
 mod startup;
 
 use std::path::Path;
 
-use drbd_engine::admin::{Command, Configuration, Refusal};
+use drbd_engine::admin::{Command, Refusal};
 use drbd_engine::status::{DeviceStatus, ResourceStatus};
 use drbd_format::meta::MetaFlags;
 use drbd_format::names::DiskState;
 
 use super::cli::{Cli, Verb};
-use super::plan::{Plan, Stages};
+use super::plan::Plan;
 use super::step::{Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
 use crate::drbd_conf::effective;
@@ -87,40 +88,6 @@ impl<'a> Executor<'a> {
             }
         }
         Ok(worst)
-    }
-
-    fn run_stages(&mut self, plan: &Plan<'_>, selected: &[Selected<'_>]) -> Result<u8, u8> {
-        let mut stages = Stages::default();
-        for &one in selected {
-            let present = if self.cli.dry_run { None } else { self.present(&one.resource.name.text)? };
-            let configured = match (&present, self.cli.verb.is_adjust()) {
-                (Some(_), true) => self.configuration(one.resource).map_err(|error| report(&error))?,
-                _ => None,
-            };
-            warn_about_minors_without_place(one, configured.as_ref(), self.node);
-            plan.stage(&mut stages, one, present.as_ref(), configured.as_ref())?;
-        }
-        let all = [stages.prerequisites, stages.disk_prerequisites, stages.disk, stages.net];
-        for steps in all {
-            let mut is_failed = false;
-            // A volume whose meta-data cannot be used is not attached; the others are.
-            let mut skip_attach_of = None;
-            for step in steps {
-                if matches!(&step, Step::Attach(of) if skip_attach_of == Some(of.minor())) {
-                    continue;
-                }
-                if self.step(plan, &step) != 0 {
-                    is_failed = true;
-                    if let Step::Meta(of, ..) = &step {
-                        skip_attach_of = Some(of.minor());
-                    }
-                }
-            }
-            if is_failed {
-                return Ok(EXIT_STAGE_FAILED);
-            }
-        }
-        Ok(0)
     }
 
     /// What the daemon, which is started for it, has of a resource.
@@ -336,18 +303,6 @@ impl<'a> Executor<'a> {
     }
 }
 
-/// A minor that the configuration does not have any more stays until its resource is taken down.
-fn warn_about_minors_without_place(selected: Selected<'_>, configured: Option<&Configuration>, node: &str) {
-    let (Some(configured), Some(host)) = (configured, selected.resource.host(node)) else { return };
-    let is_known = |minor: u32| host.volumes.iter().any(|v| v.minor.is_some_and(|(known, _)| known == minor));
-    for minor in configured.minors.iter().filter(|minor| !is_known(minor.minor)) {
-        eprintln!(
-            "{}: minor {} is not in the configuration any more; it goes with the next `drbdadm down`",
-            configured.name, minor.minor
-        );
-    }
-}
-
 fn report(error: &SessionError) -> u8 {
     eprintln!("drbdadm: {error}");
     EXIT_EXECUTION
@@ -372,7 +327,9 @@ fn command(step: &Step<'_>, node: &str) -> Command {
             options: effective::resource_options(&resource.sections.options),
         },
         Step::NewMinor(of) => {
-            Command::NewMinor { resource: name(of.resource), minor: of.minor(), volume: of.volume.number }
+            let is_implicit = of.volume.is_implicit;
+            let volume = of.volume.number;
+            Command::NewMinor { resource: name(of.resource), minor: of.minor(), volume, is_implicit }
         }
         Step::Attach(of) => Command::Attach {
             minor: of.minor(),
@@ -398,6 +355,13 @@ fn command(step: &Step<'_>, node: &str) -> Command {
                 discard_my_data: *discard_my_data,
             }
         }
+        Step::ResourceOptions(resource) => Command::ResourceOptions {
+            resource: name(resource),
+            options: effective::resource_options(&resource.sections.options),
+        },
+        Step::Gone(_, minor, "detach") => Command::Detach { minor: *minor, force: false },
+        Step::Gone(_, minor, _) => Command::DelMinor { minor: *minor },
+        Step::Leave(resource, _) => Command::Disconnect { resource: name(resource), force: false },
         Step::NetOptions(ends) => Command::NetOptions {
             resource: name(ends.resource),
             options: effective::net_options(&ends.resource.sections.net, node),

@@ -1,41 +1,21 @@
 //! Which calls a verb means.
 
-use std::path::Path;
-
-use drbd_engine::admin::{Configuration, ConfiguredDisk};
-use drbd_engine::status::ResourceStatus;
-use drbd_format::names::{ConnectionState, DiskState};
-
 use super::cli::{Cli, Verb};
 use super::setup_option::SetupOption;
 use super::step::{Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
-use crate::drbd_conf::effective;
 use crate::drbd_conf::model::{Config, Host, Resource};
 
 /// What is needed to say which calls a verb means.
 pub struct Plan<'c> {
-    verb: Verb,
+    pub(super) verb: Verb,
     force: bool,
-    discard_my_data: bool,
+    pub(super) discard_my_data: bool,
     clear_bitmap: bool,
     setup: &'c [SetupOption],
     generations: Option<&'c str>,
     config: &'c Config,
-    node: &'c str,
-}
-
-/// The calls of `up` and `adjust`: all resources' first stage, then all resources' second, then the third.
-#[derive(Debug, Default)]
-pub struct Stages<'c> {
-    /// Make resources and, for `up`, minors.
-    pub prerequisites: Vec<Step<'c>>,
-    /// For `adjust`, make minors.
-    pub disk_prerequisites: Vec<Step<'c>>,
-    /// Attach.
-    pub disk: Vec<Step<'c>>,
-    /// Connect.
-    pub net: Vec<Step<'c>>,
+    pub(super) node: &'c str,
 }
 
 impl<'c> Plan<'c> {
@@ -95,7 +75,7 @@ impl<'c> Plan<'c> {
         resource.peer_of(self.node)
     }
 
-    fn ends(&self, resource: &'c Resource) -> Result<Ends<'c>, u8> {
+    pub(super) fn ends(&self, resource: &'c Resource) -> Result<Ends<'c>, u8> {
         match (resource.host(self.node), resource.peer_of(self.node)) {
             (Some(us), Some(peer)) => Ok(Ends { resource, us, peer }),
             _ => {
@@ -180,69 +160,9 @@ impl<'c> Plan<'c> {
             | Verb::OutOfSync => Vec::new(),
         })
     }
-
-    /// Adds the calls of `up` or `adjust` for one resource, of which `present` is there already. For `adjust`, `configured`
-    /// is what it is configured with: only differences become calls.
-    pub fn stage(
-        &self,
-        stages: &mut Stages<'c>,
-        selected: Selected<'c>,
-        present: Option<&ResourceStatus>,
-        configured: Option<&Configuration>,
-    ) -> Result<(), u8> {
-        let is_adjust = self.verb.is_adjust();
-        if present.is_none() {
-            stages.prerequisites.push(Step::NewResource(selected.resource));
-        }
-        for of in self.volumes(selected) {
-            let device = present.and_then(|p| p.devices.iter().find(|d| d.volume == of.volume.number));
-            if device.is_none() {
-                let minors =
-                    if is_adjust { &mut stages.disk_prerequisites } else { &mut stages.prerequisites };
-                minors.push(Step::NewMinor(of));
-            }
-            let is_attached = device.is_some_and(|device| device.disk != DiskState::Diskless);
-            let minor = configured.and_then(|c| c.minors.iter().find(|m| m.minor == of.minor()));
-            match minor.and_then(|minor| minor.disk.as_ref()) {
-                _ if !is_attached => stages.disk.extend(attach_steps(of)),
-                Some(disk) if is_adjust => adjust_disk(of, disk, &mut stages.disk),
-                _ => {}
-            }
-        }
-        let ends = self.ends(selected.resource)?;
-        let is_configured = present.is_some_and(|p| p.connection != ConnectionState::StandAlone);
-        let connection = configured.and_then(|configured| configured.connection.as_ref());
-        if !is_configured {
-            stages.net.push(Step::Connect(ends, self.discard_my_data));
-        } else if let (true, Some(connection)) = (is_adjust, connection) {
-            let addresses =
-                [ends.us, ends.peer].map(|host| host.address.as_ref().map(|a| a.to_socket_addr()));
-            if addresses != [Some(connection.local), Some(connection.peer)] {
-                stages.net.push(Step::Disconnect(ends, false));
-                stages.net.push(Step::Connect(ends, self.discard_my_data));
-            } else if connection.options != effective::net_options(&selected.resource.sections.net, self.node)
-            {
-                stages.net.push(Step::NetOptions(ends));
-            }
-        }
-        Ok(())
-    }
 }
 
-/// What brings a disk in use into line with the configuration.
-fn adjust_disk<'c>(of: VolumeRef<'c>, present: &ConfiguredDisk, steps: &mut Vec<Step<'c>>) {
-    let is_another = present.disk != Path::new(of.disk())
-        || present.meta_disk != Path::new(of.meta_disk())
-        || present.meta_index != effective::meta_index(of.volume.meta_disk.as_ref());
-    if is_another {
-        steps.push(Step::Detach(of, false));
-        steps.extend(attach_steps(of));
-    } else if present.options != effective::disk_options(&of.volume.disk_options) {
-        steps.push(Step::DiskOptions(of));
-    }
-}
-
-fn attach_steps(of: VolumeRef<'_>) -> Vec<Step<'_>> {
+pub(super) fn attach_steps(of: VolumeRef<'_>) -> Vec<Step<'_>> {
     if of.volume.is_diskless() {
         return Vec::new();
     }

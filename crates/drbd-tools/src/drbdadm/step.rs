@@ -1,5 +1,6 @@
 //! One call of drbdsetup or drbdmeta, as the original would make it: its words, and what it is about.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::setup_option::{SetupOption, shown_value};
@@ -105,6 +106,12 @@ pub enum Step<'c> {
     ChangeResource(&'c Resource, &'c [SetupOption]),
     /// `connect`; with the second true, our data give way.
     Connect(Ends<'c>, bool),
+    /// `resource-options`.
+    ResourceOptions(&'c Resource),
+    /// `detach` or `del-minor` of a minor of the resource that the configuration does not have.
+    Gone(&'c Resource, u32, &'static str),
+    /// `disconnect` from a peer that the configuration has elsewhere: our address and the peer's.
+    Leave(&'c Resource, [SocketAddr; 2]),
     /// `net-options`.
     NetOptions(Ends<'c>),
     /// `disconnect`; with the second true, without asking the peer.
@@ -133,14 +140,47 @@ pub enum Step<'c> {
     SetGi(VolumeRef<'c>, &'c str, bool),
 }
 
-impl Step<'_> {
+impl<'c> Step<'c> {
+    /// The resource that it is about or of which a volume is.
+    pub fn resource(&self) -> &'c Resource {
+        match self {
+            Self::NewResource(resource)
+            | Self::Down(resource)
+            | Self::Status(resource)
+            | Self::ResourceOptions(resource)
+            | Self::Gone(resource, ..)
+            | Self::Leave(resource, _)
+            | Self::ChangeResource(resource, _) => resource,
+            Self::Connect(ends, _)
+            | Self::NetOptions(ends)
+            | Self::ChangeNet(ends, _)
+            | Self::Disconnect(ends, _) => ends.resource,
+            Self::NewMinor(volume)
+            | Self::Attach(volume)
+            | Self::DiskOptions(volume)
+            | Self::ChangeDisk(volume, _)
+            | Self::Detach(volume, _)
+            | Self::Primary(volume, _)
+            | Self::Secondary(volume)
+            | Self::State(volume, _)
+            | Self::WaitConnect(volume)
+            | Self::Sync(volume, _)
+            | Self::NewCurrentUuid(volume, _)
+            | Self::SetGi(volume, ..)
+            | Self::Meta(volume, ..) => volume.resource,
+        }
+    }
+
     /// What error messages call the object: a minor or the resource's name.
     pub fn object(&self) -> String {
         match self {
             Self::NewResource(resource)
             | Self::Down(resource)
             | Self::Status(resource)
+            | Self::ResourceOptions(resource)
+            | Self::Leave(resource, _)
             | Self::ChangeResource(resource, _) => resource.name.text.clone(),
+            Self::Gone(_, minor, _) => minor.to_string(),
             Self::Connect(ends, _)
             | Self::NetOptions(ends)
             | Self::ChangeNet(ends, _)
@@ -159,6 +199,13 @@ impl Step<'_> {
             | Self::SetGi(volume, ..)
             | Self::Meta(volume, ..) => volume.minor().to_string(),
         }
+    }
+
+    /// What the call is, in a word.
+    pub fn verb(&self) -> String {
+        let line = self.line("", &|_| None);
+        let at = if matches!(self, Self::Meta(..) | Self::SetGi(..)) { 5 } else { 1 };
+        line.split(' ').nth(at).unwrap_or_default().to_owned()
     }
 
     /// The call's words. `minor_of` resolves the resource or volume that `resync-after` names.
@@ -201,6 +248,16 @@ impl Step<'_> {
             Self::ChangeResource(resource, setup) => {
                 say(&["resource-options", &resource.name.text]);
                 words.extend(setup.iter().map(SetupOption::word));
+            }
+            Self::ResourceOptions(resource) => {
+                say(&["resource-options", &resource.name.text, "--set-defaults"]);
+                words.extend(option_words(&resource.sections.options));
+            }
+            Self::Gone(_, minor, verb) => say(&[verb, &minor.to_string()]),
+            Self::Leave(_, addresses) => {
+                say(&["disconnect"]);
+                let family = |address: &SocketAddr| if address.is_ipv4() { "ipv4" } else { "ipv6" };
+                words.extend(addresses.iter().map(|address| format!("{}:{address}", family(address))));
             }
             Self::Connect(ends, discard_my_data) => {
                 say(&["connect", &ends.resource.name.text]);

@@ -235,7 +235,9 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
         }
         ("del-resource", &[name]) => Ok(Command::DelResource { resource: name.into() }),
         ("new-minor", &[name, minor, volume]) => match (minor_of(minor), volume.parse()) {
-            (Some(minor), Ok(volume)) => Ok(Command::NewMinor { resource: name.into(), minor, volume }),
+            (Some(minor), Ok(volume)) => {
+                Ok(Command::NewMinor { resource: name.into(), minor, volume, is_implicit: false })
+            }
             (None, _) => Err(no_minor(minor)),
             (_, Err(_)) => Err(refuse(name, INVALID_REQUEST, "requested volume id out of range")),
         },

@@ -200,3 +200,61 @@ fn a_handler_gets_what_the_original_gives_it_and_its_exit_code_is_kept() {
     let (status, _, stderr) = place.run(&["pri-lost", "minor-8"]);
     assert_eq!(status, 1, "{stderr}");
 }
+
+#[test]
+fn adjust_lets_go_what_is_not_in_the_configuration_and_moves_what_is_elsewhere() {
+    let place = Place::new();
+    assert_eq!(place.run(&["create-md", "r0"]).0, 0);
+    let running = || {
+        let gone = ConfiguredMinor {
+            minor: 8,
+            volume: 1,
+            disk: Some(ConfiguredDisk {
+                disk: "/dev/sdb".into(),
+                meta_disk: "/dev/sdb".into(),
+                meta_index: MetaIndex::Internal,
+                options: DiskOptions::default(),
+            }),
+        };
+        Configuration {
+            name: "r0".into(),
+            options: ResourceOptions { on_no_data_accessible: 1, ..ResourceOptions::default() },
+            minors: vec![ConfiguredMinor { minor: 7, volume: 0, disk: None }, gone],
+            connection: Some(ConfiguredConnection {
+                local: "127.0.0.1:7788".parse().unwrap(),
+                peer: "127.0.0.1:9999".parse().unwrap(),
+                options: NetOptions::default(),
+            }),
+        }
+    };
+    let daemon = |command: &Command| match command {
+        Command::Status { .. } => Response::Status(Vec::new()),
+        Command::Show { .. } => Response::Configuration(vec![running()]),
+        _ => done(),
+    };
+    let expected =
+        ["detach", "del-minor", "resource-options", "attach", "disconnect", "connect"].map(str::to_owned);
+    let commands = place.with_daemon(daemon, || {
+        let (status, stdout, _) = place.run(&["-d", "adjust", "r0"]);
+        let disk = place.path("disk").display().to_string();
+        let calls = format!(
+            "drbdsetup-84 detach 8\ndrbdsetup-84 del-minor 8\ndrbdsetup-84 resource-options r0 --set-defaults\n\
+             drbdmeta 7 v08 {disk} internal apply-al\ndrbdsetup-84 attach 7 {disk} {disk} internal --resync-rate=30M\n\
+             drbdsetup-84 disconnect ipv4:127.0.0.1:7788 ipv4:127.0.0.1:9999\n\
+             drbdsetup-84 connect r0 ipv4:127.0.0.1:7788 ipv4:127.0.0.1:7789 --on-congestion=pull-ahead --ping-int=3\n"
+        );
+        let sorted = |text: &str| text.split_whitespace().map(str::to_owned).collect::<std::collections::BTreeSet<_>>();
+        assert_eq!((status, sorted(&stdout)), (0, sorted(&calls)), "{stdout}");
+        assert_eq!(place.run(&["adjust", "r0"]).0, 0);
+    });
+    assert_eq!(names(&commands), expected);
+    // Disks and connections can be left as they are.
+    let commands = place.with_daemon(daemon, || {
+        let (status, stdout, _) = place.run(&["--skip-disk", "adjust-with-progress", "r0"]);
+        let shown = "[\n     adjust res: r0\n    prepare net: r0\n     adjust net: r0\n]\n";
+        assert_eq!((status, stdout.as_str()), (0, shown));
+    });
+    assert_eq!(names(&commands), ["resource-options", "disconnect", "connect"]);
+    let commands = place.with_daemon(daemon, || assert_eq!(place.run(&["--skip-net", "adjust", "r0"]).0, 0));
+    assert_eq!(names(&commands), expected[..4]);
+}
