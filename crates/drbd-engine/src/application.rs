@@ -2,19 +2,25 @@
 
 use drbd_format::activity_log::EXTENT_SECTORS;
 use drbd_format::names::{DiskState as D, Role};
-use drbd_format::wire::{BlockAck, BlockRequest, Data, DataFlags, Features, Packet};
+use drbd_format::wire::{Agreed, BlockAck};
 use units::SectorRange;
 
 use crate::admin::ReplicationProtocol;
 use crate::device::{Change, FrontFlush, FrontRead, FrontWrite, Held, Leg, Owner, Part, Purpose};
 use crate::event::{Action, FrontFault, FrontId, FrontOp, IoFault, Payload, Slice, Tag};
+use crate::replication::Message;
 use crate::resource::{Resource, Then, WhenStable};
-use crate::transfer_log::Sent;
 
 /// Activity-log extents that a range touches.
 pub(crate) fn extents_of(range: SectorRange) -> Vec<u32> {
     let extent = |sector: u64| (sector / EXTENT_SECTORS) as u32;
     (extent(range.start)..=extent(range.end() - 1)).collect()
+}
+
+/// Whether the second range is part of the first.
+pub(crate) fn encloses(outer: SectorRange, inner: SectorRange) -> bool {
+    let end = inner.start.checked_add(inner.count);
+    inner.count != 0 && inner.start >= outer.start && end.is_some_and(|end| end <= outer.end())
 }
 
 /// Cuts a range at the borders of extents, so that a long discard does not need more extents than there are.
@@ -83,14 +89,20 @@ impl Resource {
         }
     }
 
-    fn fail_front(&mut self, volume: u16, request: FrontId, payload: Option<Payload>, fault: FrontFault) {
+    pub(crate) fn fail_front(
+        &mut self,
+        volume: u16,
+        request: FrontId,
+        payload: Option<Payload>,
+        fault: FrontFault,
+    ) {
         self.turn.out.push(Action::Complete { volume, request, outcome: Err(fault) });
         if let Some(payload) = payload {
             self.turn.out.push(Action::Release { payload });
         }
     }
 
-    fn begin_read(&mut self, volume: u16, request: FrontId, range: SectorRange) {
+    pub(crate) fn begin_read(&mut self, volume: u16, request: FrontId, range: SectorRange) {
         let Self { devices, turn, link, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         let state = device.state;
@@ -108,16 +120,14 @@ impl Resource {
             return;
         }
         let tag = turn.tag();
-        device.reads.insert(tag, FrontRead { request, range, remote: !here });
-        if here {
-            device.operations.insert(tag, Purpose::Read);
-            device.counters.disk_read_kib += range.bytes() / 1024;
-            device.application_sectors += range.count;
-            turn.out.push(Action::Read { tag, volume, range });
-        } else {
-            let ask = BlockRequest { sector: range.start, block_id: tag.0, blksize: range.bytes() as u32 };
-            link.send(turn, volume, Packet::DataRequest(ask), None);
+        if !here {
+            return self.ask_peer_to_read(volume, tag, request, range);
         }
+        device.reads.insert(tag, FrontRead { request, range, remote: None });
+        device.operations.insert(tag, Purpose::Read);
+        device.counters.disk_read_kib += range.bytes() / 1024;
+        device.application_sectors += range.count;
+        turn.out.push(Action::Read { tag, volume, range });
     }
 
     /// Our disk has answered a read of the front.
@@ -133,48 +143,10 @@ impl Resource {
         self.complete_read(volume, &read, Payload(tag.0));
     }
 
-    fn complete_read(&mut self, volume: u16, read: &FrontRead, payload: Payload) {
+    pub(crate) fn complete_read(&mut self, volume: u16, read: &FrontRead, payload: Payload) {
         let data = Slice { payload, offset: 0, len: read.range.bytes() as u32 };
         self.turn.out.push(Action::Complete { volume, request: read.request, outcome: Ok(Some(data)) });
         self.turn.out.push(Action::Release { payload });
-    }
-
-    /// The peer has answered a read of the front.
-    pub(crate) fn data_replied(&mut self, volume: u16, reply: Data, payload: Option<(Payload, u32)>) {
-        let tag = Tag(reply.block_id);
-        let Some((payload, len)) = payload else { return self.misbehaved("DataReply without data") };
-        let known = self.devices.get_mut(&volume).and_then(|device| {
-            let fits = device.reads.get(&tag).is_some_and(|read| {
-                read.remote && read.range.start == reply.sector && read.range.bytes() == u64::from(len)
-            });
-            device.counters.received_kib += u64::from(len) / 1024;
-            if fits { device.reads.remove(&tag) } else { None }
-        });
-        match known {
-            Some(read) => self.complete_read(volume, &read, payload),
-            None => {
-                self.turn.out.push(Action::Release { payload });
-                self.misbehaved("DataReply to a request that was not made");
-            }
-        }
-    }
-
-    /// The peer could not answer a read of the front.
-    pub(crate) fn data_refused(&mut self, volume: u16, ack: BlockAck) {
-        let read = self.devices.get_mut(&volume).and_then(|d| d.reads.remove(&Tag(ack.block_id)));
-        if let Some(read) = read {
-            self.fail_front(volume, read.request, None, FrontFault::Io);
-        }
-    }
-
-    /// Reads that the lost peer was asked for are tried here.
-    pub(crate) fn retry_remote_reads(&mut self, volume: u16) {
-        let Some(device) = self.devices.get_mut(&volume) else { return };
-        let lost: Vec<Tag> = device.reads.iter().filter(|(_, r)| r.remote).map(|(tag, _)| *tag).collect();
-        let lost: Vec<FrontRead> = lost.into_iter().filter_map(|tag| device.reads.remove(&tag)).collect();
-        for read in lost {
-            self.begin_read(volume, read.request, read.range);
-        }
     }
 
     fn begin_change(
@@ -205,6 +177,8 @@ impl Resource {
                 epoch: None,
                 begins_anew: false,
                 sent_at: self.turn.now,
+                acks_left: 0,
+                refused: false,
             };
             device.parts.insert(tag, part);
             begun.push((tag, range));
@@ -290,15 +264,15 @@ impl Resource {
         // Extents were taken if there was a disk then; a disk that came since does not see this write.
         let local = usable && !part.extents.is_empty();
         let protocol = link.options().protocol;
-        let packet = replicate
-            .then(|| data_packet(part, tag, protocol, link.data_features(), device.state.conn.is_syncing()))
-            .flatten();
+        let syncing = device.state.conn.is_syncing();
+        let spoken = Agreed { features: link.data_features(), ..link.agreed };
+        let message = replicate.then(|| Message::about(part, tag, protocol, &spoken, syncing));
         if local {
             part.local = Leg::Pending;
             device.operations.insert(tag, Purpose::Part);
             device.counters.disk_written_kib += range.bytes() / 1024;
             device.application_sectors += range.count;
-            if packet.is_none()
+            if message.is_none()
                 && let Some(disk) = &mut device.disk
             {
                 disk.bitmap.set_range(range);
@@ -312,18 +286,10 @@ impl Resource {
                 _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
             });
         }
-        if let Some(mut packet) = packet {
-            if link.epoch_has_completed || link.log.open_len() >= link.options().max_epoch_size as usize {
-                link.close_epoch(turn);
-            }
-            set_sequence(&mut packet, link.next_sequence(volume));
+        if let Some(message) = message {
             part.remote = if protocol == ReplicationProtocol::A { Leg::Done } else { Leg::Pending };
-            part.sent_at = turn.now;
-            link.epoch_touched_at = turn.now;
-            part.epoch = Some(link.log.sent(Sent { volume, range, extents: part.extents.clone() }));
+            message.send(turn, link, volume, part, data);
             device.counters.sent_kib += range.bytes() / 1024;
-            let with_bytes = matches!(part.change, Change::Write { .. });
-            link.send(turn, volume, packet, data.filter(|_| with_bytes));
         }
         if !local {
             // Whoever waits for the range waits for our disk only: the peer may wait for us in the same place.
@@ -358,13 +324,17 @@ impl Resource {
             }
             return;
         };
-        if part.range.start != ack.sector || part.range.bytes() != u64::from(ack.blksize) {
+        let acked = SectorRange::new(ack.sector, u64::from(ack.blksize) / 512);
+        if !part.started || !encloses(part.range, acked) {
             return self.misbehaved("an acknowledgement names another range than its write");
         }
-        part.remote = outcome;
+        part.acks_left = part.acks_left.saturating_sub(1);
+        part.refused |= outcome == Leg::Failed;
+        if part.acks_left == 0 {
+            part.remote = if part.refused { Leg::Failed } else { Leg::Done };
+        }
         if outcome == Leg::Failed {
-            let range = part.range;
-            device.set_out_of_sync(range);
+            device.set_out_of_sync(acked);
         }
         self.part_progressed(volume, tag);
     }
@@ -503,51 +473,5 @@ impl Resource {
                 self.flush_progressed(volume, tag);
             }
         }
-    }
-}
-
-/// The packet that tells the peer of a part; none if the peer does not know this kind.
-fn data_packet(
-    part: &Part,
-    tag: Tag,
-    protocol: ReplicationProtocol,
-    features: u32,
-    syncing: bool,
-) -> Option<Packet> {
-    let mut flags = match protocol {
-        ReplicationProtocol::A => DataFlags(0),
-        ReplicationProtocol::B => DataFlags::SEND_RECEIVE_ACK,
-        ReplicationProtocol::C => DataFlags::SEND_WRITE_ACK,
-    };
-    if syncing {
-        flags = flags.with(DataFlags::MAY_SET_IN_SYNC);
-    }
-    let data = |flags| Data { sector: part.range.start, block_id: tag.0, seq_num: 0, flags };
-    let size = part.range.bytes() as u32;
-    let knows = |feature: u32| features & feature != 0;
-    match part.change {
-        Change::Write { fua } => {
-            if fua {
-                flags = flags.with(DataFlags::FUA).with(DataFlags::SYNC);
-            }
-            Some(Packet::Data(data(flags)))
-        }
-        Change::Zeroes { may_unmap } if knows(Features::WZEROES) => {
-            flags = flags.with(DataFlags::ZEROES);
-            if may_unmap {
-                flags = flags.with(DataFlags::DISCARD);
-            }
-            Some(Packet::Zeroes { data: data(flags), size })
-        }
-        Change::Discard | Change::Zeroes { .. } if knows(Features::TRIM) => {
-            Some(Packet::Trim { data: data(flags.with(DataFlags::DISCARD)), size })
-        }
-        Change::Discard | Change::Zeroes { .. } => None,
-    }
-}
-
-fn set_sequence(packet: &mut Packet, sequence: u32) {
-    if let Packet::Data(data) | Packet::Trim { data, .. } | Packet::Zeroes { data, .. } = packet {
-        data.seq_num = sequence;
     }
 }

@@ -15,6 +15,7 @@
 use drbd_format::wire::BlockAck;
 use units::SectorRange;
 
+use crate::application::encloses;
 use crate::device::{Device, Leg};
 use crate::event::{Action, Tag};
 use crate::resource::Resource;
@@ -149,14 +150,17 @@ impl Resource {
         let Some(part) = device.parts.get_mut(&tag).filter(|part| part.remote == Leg::Pending) else {
             return self.misbehaved("a write is contested that does not wait for an answer");
         };
-        if part.range.start != ack.sector || part.range.bytes() != u64::from(ack.blksize) {
+        let range = SectorRange::new(ack.sector, u64::from(ack.blksize) / 512);
+        if !encloses(part.range, range) {
             return self.misbehaved("an acknowledgement names another range than its write");
         }
-        let range = part.range;
         let covers = |theirs: SectorRange| theirs.start <= range.start && range.end() <= theirs.end();
         let covered = may_be_covered && device.peer_writes.values().any(|write| covers(write.range));
-        part.begins_anew = !covered;
-        part.remote = Leg::Done;
+        part.begins_anew |= !covered;
+        part.acks_left = part.acks_left.saturating_sub(1);
+        if part.acks_left == 0 {
+            part.remote = if part.refused { Leg::Failed } else { Leg::Done };
+        }
         if let Some(epoch) = part.epoch {
             link.log.contested(epoch);
         }
@@ -169,6 +173,8 @@ impl Resource {
         let Some(part) = self.devices.get_mut(&volume).and_then(|d| d.parts.get_mut(&tag)) else { return };
         part.begins_anew = false;
         part.started = false;
+        part.acks_left = 0;
+        part.refused = false;
         part.local = Leg::None;
         part.remote = Leg::None;
         part.epoch = None;

@@ -8,25 +8,18 @@ use std::time::Duration;
 use drbd_format::auth::CramHmac;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{
-    Agreed, Features, PROTOCOL_MAX, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags,
-    Uuids,
+    Agreed, Features, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags, Uuids,
 };
 
 use crate::admin::{NetOptions, ReplicationProtocol};
 use crate::device::{Device, Disk, Leg};
 use crate::event::{Action, Level, SocketId};
 use crate::link::{Asked, Link, PeerEpochs, Stage};
+use crate::protocol_version::offer;
 use crate::resource::Resource;
 use crate::split_brain::seen_from_here;
 use crate::state::{State, code, refused};
 use crate::turn::Turn;
-
-/// What we offer.
-const FEATURES: Features = Features {
-    protocol_min: PROTOCOL_MIN,
-    feature_flags: Features::TRIM | Features::THIN_RESYNC | Features::WSAME | Features::WZEROES,
-    protocol_max: PROTOCOL_MAX,
-};
 
 /// Longest challenge taken (`CHALLENGE_LEN * 2`).
 const CHALLENGE_BYTES_MAX: usize = 128;
@@ -264,7 +257,8 @@ impl Resource {
         self.turn.out.push(Action::Agree { agreed: Agreed::NOTHING });
         self.turn.out.push(Action::StopListening);
         self.advance(Stage::Features);
-        self.link.send(&mut self.turn, 0, Packet::ConnectionFeatures(FEATURES), None);
+        let ours = offer(self.link.protocol_max);
+        self.link.send(&mut self.turn, 0, Packet::ConnectionFeatures(ours), None);
         if let Some(theirs) = self.link.early_features.take() {
             self.features_received(theirs);
         }
@@ -286,10 +280,11 @@ impl Resource {
         if self.link.stage != Stage::Features {
             return self.misbehaved("ConnectionFeatures at the wrong time");
         }
-        let Some(agreed) = Agreed::from_features(&FEATURES, &theirs) else {
+        let own_max = self.link.protocol_max;
+        let Some(agreed) = Agreed::from_features(&offer(own_max), &theirs) else {
             let (low, high) = (theirs.protocol_min, theirs.protocol_max);
             let text = format!(
-                "incompatible DRBD dialects: I support {PROTOCOL_MIN}-{PROTOCOL_MAX}, peer supports {low}-{high}"
+                "incompatible DRBD dialects: I support {PROTOCOL_MIN}-{own_max}, peer supports {low}-{high}"
             );
             self.turn.log(Level::Error, text);
             return self.stand_alone();
@@ -301,6 +296,9 @@ impl Resource {
             "Handshake successful: Agreed network protocol version {protocol}, feature flags {:#x}",
             agreed.features
         ));
+        if !self.volumes_fit_protocol() {
+            return self.stand_alone();
+        }
         if self.link.options().cram_hmac_alg.is_empty() {
             return self.open_link();
         }
@@ -594,8 +592,6 @@ impl Resource {
             return self.answer(ticket, Ok(Vec::new()));
         }
         self.link.asked = Some(Asked::Disconnect { ticket });
-        let mask = drbd_format::wire::StateWord(31 << 4);
-        let val = drbd_format::wire::StateWord(u32::from(C::Disconnecting.0) << 4);
-        self.link.send(&mut self.turn, 0, Packet::ConnStChgReq { mask, val }, None);
+        self.ask_to_leave();
     }
 }

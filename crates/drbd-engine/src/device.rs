@@ -14,6 +14,7 @@ use crate::generations::Generations;
 use crate::handlers::HandlerRun;
 use crate::hot_extents::HotExtents;
 use crate::ranges::RangeLocks;
+use crate::remote_reads::RemoteRead;
 use crate::resize::Resizing;
 use crate::resync::Resync;
 use crate::state::State;
@@ -117,6 +118,10 @@ pub struct Part {
     pub begins_anew: bool,
     /// When it was sent.
     pub sent_at: Instant,
+    /// Packets of it that the peer has not acknowledged.
+    pub acks_left: u32,
+    /// The peer refused one of them.
+    pub refused: bool,
 }
 
 /// A request of the front that changes data.
@@ -137,8 +142,8 @@ pub struct FrontRead {
     pub request: FrontId,
     /// What.
     pub range: SectorRange,
-    /// The peer is asked, not our disk.
-    pub remote: bool,
+    /// What the peer is asked for; none: our disk.
+    pub remote: Option<RemoteRead>,
 }
 
 /// A flush of the front.
@@ -325,6 +330,8 @@ pub struct Device {
     pub early_sync_uuid: Option<u64>,
     /// The handler that must permit the resync before it begins; of an earlier handshake it does not count.
     pub asked_handler: Option<HandlerRun>,
+    /// A full resync to this disk was agreed upon, and has not begun.
+    pub gives_way: bool,
     /// How much of the peer's bitmap has come.
     pub bitmap_receiver: BitmapReceiver,
     /// Sectors being changed on our disk.
@@ -396,6 +403,7 @@ impl Device {
             bitmap_job: None,
             early_sync_uuid: None,
             asked_handler: None,
+            gives_way: false,
             bitmap_receiver: BitmapReceiver::new(),
             locks: RangeLocks::new(),
             gate: RangeLocks::new(),

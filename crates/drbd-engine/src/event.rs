@@ -21,7 +21,7 @@ pub struct Tag(pub u64);
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct FrontId(pub u64);
 
-/// Names bytes that the shell keeps. The bytes of an [`Action::Read`] get the handle `Payload(tag)`; handles the shell
+/// Names bytes that the shell keeps. The bytes of an [`Action::Read`] or [`Action::Gather`] get the handle `Payload(tag)`; handles the shell
 /// makes (front writes, received data) have [`Payload::FROM_SHELL`] set.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub struct Payload(pub u64);
@@ -464,6 +464,15 @@ pub enum Action {
         request: FrontId,
         /// How.
         outcome: Result<Option<Slice>, FrontFault>,
+    },
+    /// Makes a new payload of so many bytes: the slices one after another, zeroes behind them.
+    Gather {
+        /// Its name, made of a tag as that of a read.
+        payload: Payload,
+        /// Bytes.
+        len: u32,
+        /// At most `len` bytes together.
+        slices: Vec<Slice>,
     },
     /// The engine will not name these bytes again.
     Release {

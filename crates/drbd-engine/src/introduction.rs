@@ -5,6 +5,7 @@ use drbd_format::wire::{StateWord, UuidFlags, Uuids};
 
 use crate::event::Level;
 use crate::generations::JUST_CREATED;
+use crate::protocol_version::SKIPS_INITIAL_SYNC;
 use crate::resource::Resource;
 use crate::state::State;
 
@@ -26,6 +27,7 @@ impl Resource {
         }
         let skip = uuids.flags.0 & UuidFlags::SKIP_INITIAL_SYNC != 0
             && device.state.conn == C::Connected
+            && self.link.agreed.protocol >= SKIPS_INITIAL_SYNC
             && device.disk.as_ref().is_some_and(|d| d.generations.current() == JUST_CREATED);
         device.peer_uuids = Some(uuids);
         device.peer_uuids_answer = true;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use drbd_format::names::ConnectionState;
-use drbd_format::wire::{Agreed, BlockAck, Features, Packet};
+use drbd_format::wire::{Agreed, BlockAck, Features, PROTOCOL_MAX, Packet};
 
 use crate::admin::NetOptions;
 use crate::event::{Action, Integrity, Payload, Slice, SocketId, Ticket};
@@ -162,6 +162,8 @@ pub struct Link {
     pub stage: Stage,
     /// The peer's features, if they came before the meta socket had its name: the two sockets are not ordered.
     pub early_features: Option<Features>,
+    /// The highest version that we offer.
+    pub protocol_max: u32,
     /// What is spoken.
     pub agreed: Agreed,
     /// Digests in front of bytes.
@@ -210,6 +212,7 @@ impl Link {
             connection: 0,
             stage: Stage::Sockets,
             early_features: None,
+            protocol_max: PROTOCOL_MAX,
             agreed: Agreed::NOTHING,
             integrity: Integrity::default(),
             challenge: [0; 64],
@@ -290,6 +293,12 @@ impl Link {
     /// An acknowledgement; its number comes when it is sent.
     pub fn ack(&self, sector: u64, blksize: u32, block_id: u64) -> BlockAck {
         BlockAck { sector, block_id, blksize, seq_num: 0 }
+    }
+
+    /// Writes in an epoch at most.
+    pub fn epoch_writes_max(&self) -> usize {
+        let options = self.configuration.as_ref().map(|c| c.options.max_epoch_size);
+        options.unwrap_or_else(|| NetOptions::default().max_epoch_size) as usize
     }
 
     /// Closes the open epoch, if it holds something.

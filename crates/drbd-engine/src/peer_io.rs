@@ -11,6 +11,7 @@ use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, SocketId, Tag};
 use crate::link::PeerEpoch;
 use crate::pace;
+use crate::protocol_version::{CONNECTION_HAS_VOLUMES, reply_bytes_max};
 use crate::resource::{Resource, Then};
 
 /// `ID_SYNCER`: the block id of resync requests.
@@ -154,7 +155,7 @@ impl Resource {
 
     /// Which acknowledgements a write asks for: by its flags since protocol 100, by the connection before.
     fn acks_wanted(&self, flags: DataFlags) -> (bool, bool) {
-        if self.link.agreed.protocol >= 100 {
+        if self.link.agreed.protocol >= CONNECTION_HAS_VOLUMES {
             return (flags.has(DataFlags::SEND_RECEIVE_ACK), flags.has(DataFlags::SEND_WRITE_ACK));
         }
         let protocol = self.link.options().protocol;
@@ -322,8 +323,9 @@ impl Resource {
 
     /// The peer reads: for its front, or for its resync.
     pub(crate) fn peer_reads(&mut self, volume: u16, ask: BlockRequest, resync: bool) {
+        let longest = reply_bytes_max(&self.link.agreed);
         let range = self.devices.get(&volume).and_then(|device| {
-            checked_range(ask.sector, u64::from(ask.blksize), device.size_sectors, REQUEST_BYTES_MAX)
+            checked_range(ask.sector, u64::from(ask.blksize), device.size_sectors, longest)
         });
         let Some(range) = range else {
             return self.misbehaved("a read beyond the device, or of an odd length");

@@ -17,6 +17,7 @@ use crate::handlers::{After, Handler, HandlerRun};
 use crate::pace::Pace;
 use crate::peer_io::ID_SYNCER;
 use crate::progress::Progress;
+use crate::protocol_version::TARGET_SAYS_WHEN_DONE;
 use crate::resource::Resource;
 use crate::state::State;
 use crate::time::Instant;
@@ -26,9 +27,6 @@ const REQUEST_BLOCKS_MAX: u64 = 128;
 
 /// Requests under way at most, in sectors: 8 MiB.
 const IN_FLIGHT_SECTORS_MAX: u64 = 16 << 10;
-
-/// From this protocol on the source waits for the target's word that the resync has finished.
-const TARGET_SAYS_WHEN_DONE: u32 = 96;
 
 /// How often the target writes its bitmap while it syncs.
 const BITMAP_INTERVAL: Duration = Duration::from_secs(5);
@@ -224,7 +222,8 @@ impl Resource {
                 continue;
             };
             let mut end = first + 1;
-            let longest = REQUEST_BLOCKS_MAX.min(allowed / BLOCK_SECTORS);
+            let answerable = u64::from(link.agreed.bio_bytes_max()) / 512 / BLOCK_SECTORS;
+            let longest = REQUEST_BLOCKS_MAX.min(answerable).min(allowed / BLOCK_SECTORS);
             while end < bits && end - first < longest && disk.bitmap.is_set(end) {
                 end += 1;
             }

@@ -4,12 +4,16 @@ use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::{Packet, StateWord};
 
 use crate::link::Asked;
+use crate::protocol_version::CONNECTION_HAS_VOLUMES;
 use crate::resource::Resource;
 use crate::state::{State, code, mirrored};
 
 impl Resource {
     /// The peer wants to change its state and asks whether we agree (`receive_req_state`).
     pub(crate) fn state_change_asked(&mut self, volume: u16, mask: StateWord, val: StateWord) {
+        if self.concerns_connection(val) {
+            return self.connection_change_asked(val);
+        }
         let concurrent = self.link.resolves_conflicts && self.link.asked.is_some();
         let two = self.link.two_primaries();
         let introducing = self.link.is_introducing();
@@ -53,13 +57,18 @@ impl Resource {
     pub(crate) fn connection_change_asked(&mut self, val: StateWord) {
         let leaving = val.conn() == C::Disconnecting;
         let reply = if leaving { code::SUCCESS } else { code::IN_TRANSIENT_STATE };
-        self.link.send_meta(&mut self.turn, 0, Packet::ConnStChgReply(reply));
+        self.answer_about_connection(reply);
         if leaving {
             self.set_link_state(C::TearDown);
         }
     }
 
     pub(crate) fn state_change_answered(&mut self, volume: u16, reply: i32) {
+        if self.link.agreed.protocol < CONNECTION_HAS_VOLUMES
+            && matches!(self.link.asked, Some(Asked::Disconnect { .. }))
+        {
+            return self.connection_change_answered(reply);
+        }
         let (ticket, force, mut volumes) = match self.link.asked.take() {
             Some(Asked::Primary { ticket, force, volumes }) => (ticket, force, volumes),
             Some(Asked::Resync { ticket, volume: asked, side }) if asked == volume => {

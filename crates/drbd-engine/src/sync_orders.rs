@@ -11,11 +11,9 @@ use crate::device::Purpose;
 use crate::event::{IoFault, Tag, Ticket};
 use crate::generations::JUST_CREATED;
 use crate::link::Asked;
+use crate::protocol_version::SKIPS_INITIAL_SYNC;
 use crate::resource::{Resource, Then};
 use crate::state::{State, code, refused};
-
-/// The protocol that knows how to skip the first resync.
-const SKIPS_INITIAL_SYNC: u32 = 90;
 
 impl Resource {
     /// `pause-sync` and `resume-sync`.

@@ -64,13 +64,27 @@ impl Device {
     }
 }
 
+impl Device {
+    /// Who agreed to be overwritten and lost the peer before that began has data that no longer count: the next handshake
+    /// finds equal generations, and must not take the two for equal.
+    fn without_full_sync(&mut self, next: State) -> State {
+        self.gives_way &= !matches!(next.conn, C::Connected | C::SyncTarget | C::PausedSyncT);
+        if self.gives_way && next.conn < C::Connected {
+            self.gives_way = false;
+            return State { disk: next.disk.min(D::Inconsistent), ..next };
+        }
+        self.gives_way |= next.conn == C::StartingSyncT;
+        next
+    }
+}
+
 impl Resource {
     /// Takes a volume into a state, sanitized first, and does what that entails.
     pub(crate) fn transition(&mut self, volume: u16, next: State) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let os = device.state;
         let (next, unusable) = device.without_negotiation(next);
-        let ns = State::sanitized(next);
+        let ns = State::sanitized(device.without_full_sync(next));
         if os == ns {
             return;
         }

@@ -31,6 +31,11 @@ Usage: lockstep drbd daemon
   daemon   serves the resources that drbdadm configures; `drbdadm up` starts it when it does not run
   upgrade  lets what is under way end, and starts the program anew from its file, under mounted devices
   stop     ends the daemon; refused while a resource is configured
+
+Environment:
+  LOCKSTEP_LOG           what goes into the log: error, warn, info (the default), debug
+  LOCKSTEP_PROTOCOL_MAX  highest version of DRBD's protocol to offer, 86 to 101 (the default); for a peer that does
+                         not get along with a newer one
 ";
 
 /// linux/prctl.h.

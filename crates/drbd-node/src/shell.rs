@@ -441,6 +441,16 @@ impl<P: Ports> Shell<P> {
                 let outcome = outcome.map(|slice| slice.and_then(|slice| self.take_chunk(slice)));
                 self.ports.complete(volume, request, outcome);
             }
+            Action::Gather { payload, len, slices } => {
+                let mut buffer = Buffer::new(len as usize);
+                let mut filled = 0;
+                for chunk in slices.into_iter().filter_map(|slice| self.chunk(slice)) {
+                    buffer[filled..filled + chunk.len].copy_from_slice(chunk.bytes());
+                    filled += chunk.len;
+                }
+                buffer[filled..].fill(0);
+                self.payloads.insert(payload, Rc::new(buffer));
+            }
             Action::Release { payload } => {
                 self.payloads.remove(&payload);
             }

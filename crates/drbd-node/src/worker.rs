@@ -14,6 +14,7 @@ use drbd_engine::handlers::{HandlerCall, HandlerRun};
 use drbd_engine::status::ResourceStatus;
 use drbd_engine::{Instant, Resource};
 use drbd_format::meta::{DiskSizes, Layout};
+use drbd_format::wire::{PROTOCOL_MAX, PROTOCOL_MIN};
 use front::{Fault, Front, Op, Request, RequestId};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::Socket;
@@ -291,6 +292,20 @@ impl Ports for World {
     }
 }
 
+/// The environment variable that names the highest version of DRBD's protocol to offer.
+const PROTOCOL_MAX_VARIABLE: &str = "LOCKSTEP_PROTOCOL_MAX";
+
+/// What it says; none if it is not set, or is no version that is spoken here.
+fn protocol_max() -> Option<u32> {
+    let text = std::env::var(PROTOCOL_MAX_VARIABLE).ok()?;
+    let version = text.parse().ok().filter(|version| (PROTOCOL_MIN..=PROTOCOL_MAX).contains(version));
+    if version.is_none() {
+        let name = PROTOCOL_MAX_VARIABLE;
+        tracing::warn!("{name} is {text:?}, which is not between {PROTOCOL_MIN} and {PROTOCOL_MAX}");
+    }
+    version
+}
+
 /// A resource's loop.
 pub struct Worker {
     shell: Shell<World>,
@@ -311,7 +326,10 @@ impl Worker {
         let handle = Handle { commands: sender, wake };
         let own = handle.clone();
         let entropy = Box::new(|bytes: &mut [u8]| getrandom::fill(bytes).expect("the system has randomness"));
-        let engine = Resource::new(name, entropy);
+        let mut engine = Resource::new(name, entropy);
+        if let Some(protocol_max) = protocol_max() {
+            engine.limit_protocol(protocol_max);
+        }
         let (ready, started) = channel();
         std::thread::Builder::new().name(format!("drbd-{name}")).spawn(move || {
             // The ring belongs to the thread that submits to it.

@@ -43,6 +43,8 @@ pub struct Ours {
     device: String,
     /// Its files.
     folder: PathBuf,
+    /// The highest version of the protocol that its daemon offers, if that is started from now on.
+    protocol_max: Option<u32>,
 }
 
 impl Ours {
@@ -63,8 +65,8 @@ impl Ours {
             BufReader::new(stdout).read_line(&mut said)?;
         }
         let init = child_of(holder.id());
-        let mut node =
-            Self { seat, holder, init: init.unwrap_or_default(), device, folder: folder.to_owned() };
+        let (init, folder) = (init.unwrap_or_default(), folder.to_owned());
+        let mut node = Self { seat, holder, init, device, folder, protocol_max: None };
         ensure!(
             said.trim() == "ready" && node.init != 0,
             "{}'s first process did not get ready",
@@ -111,14 +113,19 @@ impl Side for Ours {
 
     fn finish(&mut self, script: &str, limit: Duration) -> anyhow::Result<Finished> {
         let init = self.init.to_string();
-        program::finish(
-            Command::new("nsenter")
-                .args(["--target", &init, "--net", "--mount", "--uts", "--pid", "sh", "-c", script])
-                .env("PATH", "/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
-                .env("LC_ALL", "C"),
-            limit,
-        )
-        .with_context(|| format!("on our side: {script}"))
+        let mut command = Command::new("nsenter");
+        command
+            .args(["--target", &init, "--net", "--mount", "--uts", "--pid", "sh", "-c", script])
+            .env("PATH", "/run/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("LC_ALL", "C");
+        if let Some(version) = self.protocol_max {
+            command.env("LOCKSTEP_PROTOCOL_MAX", version.to_string());
+        }
+        program::finish(&mut command, limit).with_context(|| format!("on our side: {script}"))
+    }
+
+    fn limit_protocol(&mut self, version: Option<u32>) {
+        self.protocol_max = version;
     }
 }
 

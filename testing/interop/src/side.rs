@@ -25,6 +25,9 @@ pub trait Side {
     /// Where the node sees it.
     fn shelf_inside(&self) -> String;
 
+    /// The highest version of the protocol that a daemon of ours offers which is started from now on.
+    fn limit_protocol(&mut self, _version: Option<u32>) {}
+
     /// Runs a script for sh on the node, to its end.
     fn finish(&mut self, script: &str, limit: Duration) -> anyhow::Result<Finished>;
 
@@ -57,6 +60,7 @@ pub trait Side {
 
     /// Writes the resource's file.
     fn configure(&mut self, wish: &Wish) -> anyhow::Result<()> {
+        self.limit_protocol(wish.protocol_max);
         self.run(&format!(
             "printf 'global {{ usage-count no; }}\\n' >/etc/drbd.d/global_common.conf\n\
              cat >/etc/drbd.d/r0.res <<'END'\n{}END\n",

@@ -62,16 +62,25 @@ pub struct Wish {
     pub secret: &'static str,
     /// Whether the servers speak IPv6.
     pub ipv6: bool,
+    /// The highest version of the protocol that a daemon of ours offers; none: all it can.
+    pub protocol_max: Option<u32>,
 }
 
 impl Wish {
     /// Nothing.
-    pub const TUTORIAL: Self =
-        Self { protocol: 'C', net: "", disk: "", digest: "sha1", secret: "dupersupersecret", ipv6: false };
+    pub const TUTORIAL: Self = Self {
+        protocol: 'C',
+        net: "",
+        disk: "",
+        digest: "sha1",
+        secret: "dupersupersecret",
+        ipv6: false,
+        protocol_max: None,
+    };
 
     /// The resource `r0`, with resyncs that do not wait for anything.
     pub fn resource(&self) -> String {
-        let Self { protocol, net, disk, digest, secret, ipv6 } = self;
+        let Self { protocol, net, disk, digest, secret, ipv6, .. } = self;
         let mut text = format!(
             "resource r0 {{\n  protocol {protocol};\n\
              \x20 net {{ cram-hmac-alg {digest}; shared-secret \"{secret}\"; ping-int 3; connect-int 1; {net} }}\n\

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use drbd_engine::admin::{DiskOptions, NetOptions, ReplicationProtocol};
 use drbd_engine::handlers::Handler;
+use drbd_format::wire::PROTOCOL_MAX;
 use drbd_node::shell::DiskOp;
 
 use crate::rng::Rng;
@@ -36,6 +37,8 @@ pub struct Plan {
     pub altered_per_10000: u64,
     /// Node that fails operations, and how many of ten thousand.
     pub failing: Option<(usize, u64)>,
+    /// The highest version of the protocol that either offers.
+    pub protocol_max: [u32; 2],
 }
 
 impl Plan {
@@ -87,7 +90,7 @@ impl Plan {
             ..net
         };
         let lan = rng.chance(70);
-        Self {
+        let mut plan = Self {
             skips_first_sync: rng.chance(15),
             disk_bytes,
             disk,
@@ -100,7 +103,14 @@ impl Plan {
             hot_sectors: rng.pick(&[64, 512, 1 << 20]),
             altered_per_10000: if integrity { digests.pick(&[0, 2, 20]) } else { 0 },
             failing: rng.chance(8).then(|| (rng.below(2) as usize, rng.pick(&[1, 20]))),
+            protocol_max: [PROTOCOL_MAX; 2],
+        };
+        let mut versions = Rng::new(seed, 8);
+        if versions.chance(15) {
+            // Below 91 a resync whose end was not heard leaves two that refuse each other, as upstream's do.
+            plan.protocol_max[versions.below(2) as usize] = versions.pick(&[91, 94, 95, 96, 99, 100]);
         }
+        plan
     }
 
     /// How long an operation takes.

@@ -223,6 +223,7 @@ impl World {
         let mut engine = Resource::new("r0", entropy);
         engine.add_volume(VOLUME, 0);
         let disk_bytes = Rc::clone(&self.nodes[node].disk.size_bytes);
+        engine.limit_protocol(self.plan.protocol_max[node]);
         let ports = SimPorts { now: Rc::clone(&self.now), disk_bytes, effects: VecDeque::new() };
         let n = &mut self.nodes[node];
         n.life += 1;

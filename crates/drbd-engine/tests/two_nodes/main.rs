@@ -7,3 +7,4 @@ mod hostile;
 mod pair;
 mod sizes;
 mod sync_orders;
+mod versions;

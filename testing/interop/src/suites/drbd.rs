@@ -3,6 +3,7 @@
 mod handshake;
 mod load;
 mod meeting;
+mod protocols;
 mod reconnect;
 mod replication;
 mod split_brain;
@@ -121,6 +122,18 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("split-brain-kernel-loses", |t| split_brain::told_who_loses(t, Seat::First)),
     scenario("split-brain-we-lose", |t| split_brain::told_who_loses(t, Seat::Second)),
     scenario("kernel-pair", |t| replication::role_swap(t, KERNELS)),
+    scenario("protocol-86-from-kernel", |t| protocols::a_life(t, 86, Maker::Kernel)),
+    scenario("protocol-86-from-us", |t| protocols::a_life(t, 86, Maker::Ours)),
+    scenario("protocol-90-from-kernel", |t| protocols::a_life(t, 90, Maker::Kernel)),
+    scenario("protocol-90-from-us", |t| protocols::a_life(t, 90, Maker::Ours)),
+    scenario("protocol-95-from-kernel", |t| protocols::a_life(t, 95, Maker::Kernel)),
+    scenario("protocol-95-from-us", |t| protocols::a_life(t, 95, Maker::Ours)),
+    scenario("protocol-96-from-kernel", |t| protocols::a_life(t, 96, Maker::Kernel)),
+    scenario("protocol-96-from-us", |t| protocols::a_life(t, 96, Maker::Ours)),
+    scenario("protocol-99-from-kernel", |t| protocols::a_life(t, 99, Maker::Kernel)),
+    scenario("protocol-99-from-us", |t| protocols::a_life(t, 99, Maker::Ours)),
+    scenario("protocol-100-from-kernel", |t| protocols::a_life(t, 100, Maker::Kernel)),
+    scenario("protocol-100-from-us", |t| protocols::a_life(t, 100, Maker::Ours)),
     scenario("live-takeover", takeover::there_and_back),
 ];
 

@@ -17,7 +17,7 @@ const CHECK_FILES: &str =
     "set -e; mkdir -p /run/m; mount /dev/drbd0 /run/m; cd /run/m; sha256sum f*; cd /; umount /run/m";
 
 /// Single blocks, a large one, single sectors, a deep queue, and writes with an fsync behind each.
-const MIXED_WRITES: &str = "set -e\n\
+pub const MIXED_WRITES: &str = "set -e\n\
      for i in 1 2 3 4; do dd if=/dev/urandom of=/dev/drbd0 bs=4k count=1 seek=$((i*10)) oflag=direct 2>/dev/null; done\n\
      dd if=/dev/urandom of=/dev/drbd0 bs=512k count=2 seek=8 oflag=direct iflag=fullblock 2>/dev/null\n\
      dd if=/dev/urandom of=/dev/drbd0 bs=512 count=3 seek=777 oflag=direct 2>/dev/null\n\

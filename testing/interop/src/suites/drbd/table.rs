@@ -72,6 +72,10 @@ impl Side for Party {
         }
     }
 
+    fn limit_protocol(&mut self, version: Option<u32>) {
+        self.side().limit_protocol(version);
+    }
+
     fn finish(&mut self, script: &str, limit: std::time::Duration) -> anyhow::Result<Finished> {
         self.side().finish(script, limit)
     }
