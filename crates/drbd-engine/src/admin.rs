@@ -124,6 +124,15 @@ pub enum Command {
         /// The device.
         minor: u32,
     },
+    /// Compare both disks block by block.
+    Verify {
+        /// The device.
+        minor: u32,
+        /// First sector; none: where the last one ended too early, or 0.
+        start_sector: Option<u64>,
+        /// Sector before which it ends; none: the end of the device.
+        stop_sector: Option<u64>,
+    },
     /// Begin a generation.
     NewCurrentUuid {
         /// The device.

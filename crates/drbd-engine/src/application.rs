@@ -197,7 +197,7 @@ impl Resource {
     pub(crate) fn gate_passed(&mut self, volume: u16, tag: Tag) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let usable = device.has_usable_disk();
-        let Some(part) = device.parts.get_mut(&tag) else { return };
+        let Some(part) = device.parts.get_mut(&tag) else { return self.verify_gate_passed(volume, tag) };
         if usable && let Some(disk) = &mut device.disk {
             part.extents = extents_of(part.range);
             if disk.hot.take(&part.extents, tag).is_none() {
@@ -230,6 +230,7 @@ impl Resource {
             Owner::PeerWrite(tag) => self.peer_write_locked(volume, tag),
             Owner::PeerRead(tag) => self.start_peer_read(volume, tag),
             Owner::Resync(sector) => self.start_resync_write(volume, sector),
+            Owner::Verify(sector) => self.read_to_compare(volume, sector),
         }
     }
 

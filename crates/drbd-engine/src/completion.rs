@@ -5,7 +5,7 @@ use std::time::Duration;
 use drbd_format::names::ConnectionState as C;
 
 use crate::device::Purpose;
-use crate::event::{Action, IoFault, Tag};
+use crate::event::{Action, Finding, IoFault, Tag};
 use crate::resource::Resource;
 use crate::time::Instant;
 
@@ -29,6 +29,9 @@ impl Resource {
             Purpose::FrontFlush => self.flushed(volume, tag, outcome),
             Purpose::PeerWrite { write } => self.peer_write_done(volume, write, outcome),
             Purpose::PeerRead => self.peer_read_done(volume, tag, outcome),
+            Purpose::VerifyRead { range } => self.read_for_verify(volume, tag, range, outcome),
+            // Those are inspections: the shell does not end them like this.
+            Purpose::PeerReadInspection | Purpose::VerifyCompare { .. } => {}
             Purpose::ResyncWrite { sector } => self.resync_written(volume, sector, tag, outcome),
             Purpose::OrphanedResyncWrite { range, payload } => {
                 if let Some(payload) = payload {
@@ -50,6 +53,19 @@ impl Resource {
             Purpose::BitmapBeforeResync => self.resync_may_begin(volume, tag, outcome),
             Purpose::Resize => self.resize_written(volume, tag, outcome),
             Purpose::ResyncEnd => self.resync_end_stable(volume, tag, outcome),
+        }
+    }
+
+    /// Bytes were looked at.
+    pub(crate) fn inspected(&mut self, tag: Tag, finding: Finding) {
+        let Some(volume) = self.volume_of(tag) else { return };
+        let purpose = self.devices.get_mut(&volume).and_then(|d| d.operations.remove(&tag));
+        match purpose {
+            Some(Purpose::PeerReadInspection) => self.peer_read_inspected(volume, tag, finding),
+            Some(Purpose::VerifyCompare { range, block, digest }) => {
+                self.block_inspected(volume, tag, range, [block, digest], finding);
+            }
+            _ => {}
         }
     }
 
@@ -91,6 +107,7 @@ impl Resource {
             }
         }
         deadlines.extend(self.devices.values().filter_map(|d| d.resync_deadline(now)));
+        deadlines.extend(self.devices.values().filter_map(|d| d.verify_deadline(now)));
         let slowed = self.devices.values().filter(|d| !d.slowed_reads.is_empty());
         deadlines.extend(slowed.map(|d| d.slowed_until));
         deadlines.extend(self.devices.values().filter_map(|d| d.disk.as_ref()?.hot.next_cooling()));

@@ -496,6 +496,7 @@ impl Resource {
         }
         for volume in self.volumes() {
             self.abandon_resync(volume);
+            self.leave_verify(volume);
             self.drop_slowed_reads(volume);
             self.drop_early_writes(volume);
             self.parts_lost_peer(volume);

@@ -20,6 +20,7 @@ use crate::resync::Resync;
 use crate::state::State;
 use crate::status::Counters;
 use crate::time::Instant;
+use crate::verify::Verify;
 
 /// Sectors that one bit of the bitmap stands for.
 pub const BLOCK_SECTORS: u64 = 8;
@@ -188,6 +189,21 @@ pub struct PeerWrite {
     pub failed: bool,
 }
 
+/// What the peer reads for. For all but its front the range is locked until the answer is on its way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum ReadKind {
+    /// For its front.
+    Front,
+    /// For its resync.
+    Resync,
+    /// Its resync takes a word for zeroes.
+    Thin,
+    /// Its resync has a block with this digest.
+    Checksum(Payload),
+    /// A digest for its verify.
+    Verify,
+}
+
 /// A read that the peer asks for.
 #[derive(Debug)]
 pub struct PeerRead {
@@ -195,8 +211,10 @@ pub struct PeerRead {
     pub range: SectorRange,
     /// To be echoed.
     pub block_id: u64,
-    /// For its resync; then the range is locked until the answer is on its way.
-    pub resync: bool,
+    /// What for.
+    pub kind: ReadKind,
+    /// Of a verify: changes of ours that are under way come first.
+    pub waits_for_gate: bool,
     /// Number of the connection it came by; nobody waits for the answer on another.
     pub connection: u64,
 }
@@ -217,6 +235,22 @@ pub enum Purpose {
     },
     /// A read of the peer.
     PeerRead,
+    /// What a read of the peer brought is looked at.
+    PeerReadInspection,
+    /// Our side of a block that is being verified.
+    VerifyRead {
+        /// Where.
+        range: SectorRange,
+    },
+    /// It is compared with the peer's digest.
+    VerifyCompare {
+        /// Where.
+        range: SectorRange,
+        /// Our bytes.
+        block: Payload,
+        /// The peer's digest.
+        digest: Payload,
+    },
     /// A resync block arrived and is being written.
     ResyncWrite {
         /// Its first sector.
@@ -265,6 +299,8 @@ pub enum Owner {
     PeerRead(Tag),
     /// A block of a resync that has arrived, by its first sector.
     Resync(u64),
+    /// A block that is being verified, by its first sector.
+    Verify(u64),
 }
 
 /// A request of the front that waits for a stable state.
@@ -368,6 +404,12 @@ pub struct Device {
     pub withheld: Vec<FrontId>,
     /// A resync.
     pub resync: Option<Resync>,
+    /// An online verify.
+    pub verify: Option<Verify>,
+    /// Where the next one begins unless it is told (`ov_start_sector`).
+    pub verify_from: u64,
+    /// Where it ends (`ov_stop_sector`).
+    pub verify_stop: u64,
     /// Counters of /proc/drbd.
     pub counters: Counters,
     /// Sectors that fronts, ours or the peer's, have moved on our disk.
@@ -421,6 +463,9 @@ impl Device {
             held: VecDeque::new(),
             withheld: Vec::new(),
             resync: None,
+            verify: None,
+            verify_from: 0,
+            verify_stop: u64::MAX,
             counters: Counters::default(),
             application_sectors: 0,
             application_seen_sectors: 0,
@@ -478,6 +523,7 @@ impl Device {
             (!self.held.is_empty() || !self.withheld.is_empty(), "a request that is held back"),
             (self.resync.is_some(), "a resync"),
             (self.resizing.is_some(), "a change of the size"),
+            (self.verify.is_some(), "a verify"),
         ];
         kinds.into_iter().find_map(|(is_left, what)| is_left.then_some(what))
     }

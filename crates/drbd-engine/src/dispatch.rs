@@ -3,7 +3,7 @@
 use drbd_format::names::ConnectionState as C;
 use drbd_format::wire::Packet;
 
-use crate::device::Leg;
+use crate::device::{Leg, ReadKind};
 use crate::event::{Action, Payload, SocketId};
 use crate::link::{Deferred, Stage};
 use crate::resource::Resource;
@@ -16,7 +16,7 @@ impl Resource {
         packet: Packet,
         payload: Option<(Payload, u32)>,
     ) {
-        let taken = matches!(packet, Packet::Data(_) | Packet::DataReply(_) | Packet::RsDataReply(_));
+        let taken = packet.is_protected() || matches!(packet, Packet::OvReply(_));
         if let Some((payload, _)) = payload.filter(|_| !taken || !self.link.is_open()) {
             // No other packet that is served here brings bytes.
             self.turn.out.push(Action::Release { payload });
@@ -76,9 +76,11 @@ impl Resource {
             Packet::RsDataReply(data) => self.resync_data(volume, data, payload),
             Packet::Barrier { barrier } => self.barrier_received(barrier),
             Packet::Bitmap(_) | Packet::CompressedBitmap { .. } => self.bitmap_received(volume, &packet),
-            Packet::DataRequest(ask) => self.peer_reads(volume, ask, false),
-            // A source that cannot tell zeroes answers with the data.
-            Packet::RsDataRequest(ask) | Packet::RsThinReq(ask) => self.peer_reads(volume, ask, true),
+            Packet::DataRequest(ask) => self.peer_reads(volume, ask, ReadKind::Front),
+            Packet::RsDataRequest(ask) => self.peer_reads(volume, ask, ReadKind::Resync),
+            Packet::RsThinReq(ask) => self.peer_reads(volume, ask, ReadKind::Thin),
+            Packet::OvRequest(ask) => self.digest_asked(volume, ask),
+            Packet::OvReply(reply) => self.digest_received(volume, reply, payload),
             Packet::SyncParam(theirs) => self.sync_param_received(volume, &theirs),
             Packet::UnplugRemote | Packet::DelayProbe { .. } => {}
             Packet::Protocol(theirs) => self.protocol_received(&theirs),
@@ -119,6 +121,8 @@ impl Resource {
             }
             Packet::NegAck(ack) => self.part_acked(volume, ack, Leg::Failed),
             Packet::NegDreply(ack) => self.data_refused(volume, ack),
+            Packet::OvResult(ack) => self.result_received(volume, ack),
+            Packet::NegRsDreply(ack) | Packet::RsCancel(ack) if self.digest_refused(volume, ack.sector) => {}
             Packet::NegRsDreply(ack) => self.resync_refused(volume, ack, true),
             Packet::RsCancel(ack) => self.resync_refused(volume, ack, false),
             Packet::RsIsInSync(ack) => self.block_in_sync(volume, ack),

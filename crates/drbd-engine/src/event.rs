@@ -186,6 +186,15 @@ pub enum Order {
         /// Of which volume.
         volume: u16,
     },
+    /// Compare both disks block by block.
+    Verify {
+        /// Of which volume.
+        volume: u16,
+        /// First sector; none: where the last one ended too early, or 0.
+        start_sector: Option<u64>,
+        /// Sector before which it ends; none: the end of the device.
+        stop_sector: Option<u64>,
+    },
     /// Begin a generation.
     NewCurrentUuid {
         /// Of which volume.
@@ -228,6 +237,13 @@ pub enum Event {
         tag: Tag,
         /// How.
         outcome: Result<(), IoFault>,
+    },
+    /// An `Inspect` has ended.
+    Inspected {
+        /// Which.
+        tag: Tag,
+        /// What was found.
+        finding: Finding,
     },
     /// A TCP connection stands.
     Opened {
@@ -312,6 +328,26 @@ pub struct Integrity {
     pub sent: Option<Digest>,
     /// Of those the peer sends.
     pub received: Option<Digest>,
+}
+
+/// What the engine wants to know of bytes that it does not see.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Question {
+    /// Their digest, as a new payload. Of bytes that could not be read it is all zeroes, as upstream's.
+    Digest(Digest),
+    /// Whether that is their digest.
+    HasDigest(Digest, Payload),
+    /// Whether all of them are zero.
+    IsZero,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Finding {
+    /// To `Digest`: where it is, and its length.
+    Digest(Payload, u32),
+    /// To the others.
+    Is(bool),
 }
 
 /// Part of a payload.
@@ -405,6 +441,15 @@ pub enum Action {
         range: SectorRange,
         /// Space may be given back.
         may_unmap: bool,
+    },
+    /// Look at bytes; ends with [`Event::Inspected`].
+    Inspect {
+        /// Name.
+        tag: Tag,
+        /// Which bytes; none could be read.
+        data: Option<Slice>,
+        /// What is to be found out.
+        question: Question,
     },
     /// A meta-data job.
     Meta {

@@ -87,6 +87,14 @@ impl Resource {
                 return self.finish_resync_if_done(volume);
             }
         }
+        if os.conn == C::VerifyT
+            && os.disk == D::UpToDate
+            && word.conn() == C::Connected
+            && peer_disk == D::UpToDate
+        {
+            // Ended before the end of the device.
+            return self.verify_finished(volume);
+        }
         if os.pdsk == D::UpToDate
             && peer_disk == D::Inconsistent
             && os.conn == C::Connected

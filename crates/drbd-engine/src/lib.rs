@@ -24,6 +24,7 @@ mod net_options;
 mod orders;
 mod pace;
 mod peer_io;
+mod peer_reads;
 pub mod proc_drbd;
 mod progress;
 mod protocol_version;
@@ -44,6 +45,8 @@ mod time;
 mod transfer_log;
 mod transition;
 mod turn;
+mod verify;
+mod verify_orders;
 
 pub use resource::Resource;
 pub use state::code;

@@ -70,7 +70,7 @@ pub enum Asked {
         ticket: Ticket,
         /// Of which volume.
         volume: u16,
-        /// `StartingSyncS` or `StartingSyncT`, seen from here.
+        /// `StartingSyncS` or `StartingSyncT`, seen from here; `VerifyS`: not a resync, but a verify.
         side: ConnectionState,
     },
     /// Leave.

@@ -64,6 +64,9 @@ impl Resource {
             Order::PauseSync { volume, paused } => self.pause_sync(ticket, volume, paused),
             Order::Invalidate { volume } => self.invalidate(ticket, volume, C::StartingSyncT),
             Order::InvalidateRemote { volume } => self.invalidate(ticket, volume, C::StartingSyncS),
+            Order::Verify { volume, start_sector, stop_sector } => {
+                self.verify(ticket, volume, start_sector, stop_sector);
+            }
             Order::NewCurrentUuid { volume, clear_bitmap } => {
                 self.new_current_uuid(ticket, volume, clear_bitmap);
             }

@@ -153,15 +153,18 @@ impl Device {
     /// Somebody has used the device since this was asked last, and the resync runs faster than `c-min-rate`: it should
     /// not go on now.
     pub(crate) fn resync_should_wait(&mut self, now: Instant) -> bool {
-        let left = self.dirty_blocks();
-        let Some(resync) = &self.resync else { return false };
+        let (progress, left) = match (&self.verify, &self.resync) {
+            (Some(verify), _) => (&verify.progress, verify.left),
+            (None, Some(resync)) => (&resync.progress, self.dirty_blocks()),
+            (None, None) => return false,
+        };
         let least = self.disk.as_ref().map_or(0, |d| d.options.c_min_rate_kib_per_s);
         let used = self.application_sectors - self.application_seen_sectors;
         if least == 0 || used <= IDLE_SECTORS {
             return false;
         }
         self.application_seen_sectors = self.application_sectors;
-        resync.progress.late_speed_kib_per_s(now, left) > u64::from(least)
+        progress.late_speed_kib_per_s(now, left) > u64::from(least)
     }
 }
 

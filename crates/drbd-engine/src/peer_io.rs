@@ -1,24 +1,23 @@
-//! What the peer asks of our disk: its writes, its reads, its barriers.
+//! What the peer asks of our disk: its writes and its barriers.
 
-use drbd_format::names::{DiskState as D, Role};
-use drbd_format::wire::{BlockRequest, Data, DataFlags, Packet};
+use drbd_format::names::DiskState as D;
+use drbd_format::wire::{Data, DataFlags, Packet};
 use units::SectorRange;
 
 use crate::admin::ReplicationProtocol;
 use crate::application::extents_of;
 use crate::conflicts::without;
-use crate::device::{Change, Owner, PeerRead, PeerWrite, Purpose};
+use crate::device::{Change, Device, Owner, PeerWrite, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, SocketId, Tag};
 use crate::link::PeerEpoch;
-use crate::pace;
-use crate::protocol_version::{CONNECTION_HAS_VOLUMES, reply_bytes_max};
+use crate::protocol_version::CONNECTION_HAS_VOLUMES;
 use crate::resource::{Resource, Then};
 
 /// `ID_SYNCER`: the block id of resync requests.
 pub const ID_SYNCER: u64 = u64::MAX;
 
 /// Largest request of a peer in bytes (`DRBD_MAX_BIO_SIZE`).
-const REQUEST_BYTES_MAX: u64 = 1 << 20;
+pub(crate) const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
 /// Largest discard of a peer in bytes (`DRBD_MAX_BATCH_BIO_SIZE`).
 const DISCARD_BYTES_MAX: u64 = 128 << 20;
@@ -27,7 +26,12 @@ const DISCARD_BYTES_MAX: u64 = 128 << 20;
 const PEER_REQUESTS_MAX: usize = 4096;
 
 /// The range a packet names, if a device of this size has it.
-fn checked_range(sector: u64, bytes: u64, size_sectors: u64, bytes_max: u64) -> Option<SectorRange> {
+pub(crate) fn checked_range(
+    sector: u64,
+    bytes: u64,
+    size_sectors: u64,
+    bytes_max: u64,
+) -> Option<SectorRange> {
     let sound = bytes != 0 && bytes.is_multiple_of(512) && bytes <= bytes_max;
     let count = bytes / 512;
     (sound && sector.checked_add(count)? <= size_sectors).then(|| SectorRange::new(sector, count))
@@ -36,9 +40,9 @@ fn checked_range(sector: u64, bytes: u64, size_sectors: u64, bytes_max: u64) -> 
 impl Resource {
     /// Whether the data socket should be read: bounds what a peer can have under way here.
     pub fn wants_data(&self) -> bool {
-        self.devices.values().map(|d| d.peer_writes.len() + d.peer_reads.len()).sum::<usize>()
-            < PEER_REQUESTS_MAX
-            && !self.defers()
+        let of_verify = |d: &Device| d.verify.as_ref().map_or(0, |verify| verify.answered());
+        let under_way = |d: &Device| d.peer_writes.len() + d.peer_reads.len() + of_verify(d);
+        self.devices.values().map(under_way).sum::<usize>() < PEER_REQUESTS_MAX && !self.defers()
     }
 
     /// Whether this socket carries acknowledgements; it is always read.
@@ -318,107 +322,6 @@ impl Resource {
             if let Some(barrier) = epoch.barrier {
                 link.send_meta(turn, 0, Packet::BarrierAck { barrier, set_size: epoch.count });
             }
-        }
-    }
-
-    /// The peer reads: for its front, or for its resync.
-    pub(crate) fn peer_reads(&mut self, volume: u16, ask: BlockRequest, resync: bool) {
-        let longest = reply_bytes_max(&self.link.agreed);
-        let range = self.devices.get(&volume).and_then(|device| {
-            checked_range(ask.sector, u64::from(ask.blksize), device.size_sectors, longest)
-        });
-        let Some(range) = range else {
-            return self.misbehaved("a read beyond the device, or of an odd length");
-        };
-        let Some(device) = self.devices.get_mut(&volume) else { return };
-        let tag = self.turn.tag();
-        device.peer_reads.insert(
-            tag,
-            PeerRead { range, block_id: ask.block_id, resync, connection: self.link.connection },
-        );
-        if !resync {
-            device.application_sectors += range.count;
-            return self.start_peer_read(volume, tag);
-        }
-        device.slowed_reads.push_back(tag);
-        self.resume_slowed_reads(volume);
-    }
-
-    /// Lets the peer's resync reads go on, one in a while as long as others use the disk (upstream: `receive_DataRequest`
-    /// sleeps). A primary target would read slowly by that: it holds back itself.
-    pub(crate) fn resume_slowed_reads(&mut self, volume: u16) {
-        let now = self.turn.now;
-        while let Some(device) = self.devices.get_mut(&volume) {
-            if now < device.slowed_until {
-                return;
-            }
-            let Some(tag) = device.slowed_reads.pop_front() else { return };
-            let Some(range) = device.peer_reads.get(&tag).map(|read| read.range) else { continue };
-            if device.state.peer != Role::Primary && device.resync_should_wait(now) {
-                device.slowed_until = now + pace::TURN;
-            }
-            // A resync read excludes writes until its answer is queued, so that no newer write overtakes it.
-            if device.locks.lock(range, Owner::PeerRead(tag)).is_some() {
-                self.start_peer_read(volume, tag);
-            }
-        }
-    }
-
-    /// The connection is lost: nobody waits for the resync reads that had not begun.
-    pub(crate) fn drop_slowed_reads(&mut self, volume: u16) {
-        let Some(device) = self.devices.get_mut(&volume) else { return };
-        for tag in std::mem::take(&mut device.slowed_reads) {
-            device.peer_reads.remove(&tag);
-        }
-        device.slowed_until = self.turn.now;
-    }
-
-    /// Nothing stands in the way of a peer's read.
-    pub(crate) fn start_peer_read(&mut self, volume: u16, tag: Tag) {
-        let Self { devices, turn, .. } = self;
-        let Some(device) = devices.get_mut(&volume) else { return };
-        let Some(range) = device.peer_reads.get(&tag).map(|r| r.range) else { return };
-        if device.state.disk != D::UpToDate || device.disk.is_none() {
-            return self.peer_read_done(volume, tag, Err(IoFault));
-        }
-        device.operations.insert(tag, Purpose::PeerRead);
-        device.counters.disk_read_kib += range.bytes() / 1024;
-        turn.out.push(Action::Read { tag, volume, range });
-    }
-
-    /// Our disk has answered a read of the peer.
-    pub(crate) fn peer_read_done(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
-        let Self { devices, turn, link, .. } = self;
-        let Some(device) = devices.get_mut(&volume) else { return };
-        let Some(read) = device.peer_reads.remove(&tag) else { return };
-        let payload = Payload(tag.0);
-        let len = read.range.bytes() as u32;
-        match outcome {
-            Ok(()) if read.connection != link.connection => turn.out.push(Action::Release { payload }),
-            Err(IoFault) if read.connection != link.connection => {}
-            Ok(()) => {
-                let head = Data {
-                    sector: read.range.start,
-                    block_id: if read.resync { ID_SYNCER } else { read.block_id },
-                    seq_num: 0,
-                    flags: DataFlags(0),
-                };
-                let packet = if read.resync { Packet::RsDataReply(head) } else { Packet::DataReply(head) };
-                device.counters.sent_kib += u64::from(len) / 1024;
-                link.send(turn, volume, packet, Some(Slice { payload, offset: 0, len }));
-                turn.out.push(Action::Release { payload });
-            }
-            Err(IoFault) => {
-                let ack = link.ack(read.range.start, len, read.block_id);
-                let packet = if read.resync { Packet::NegRsDreply(ack) } else { Packet::NegDreply(ack) };
-                link.send_meta(turn, volume, packet);
-            }
-        }
-        if read.resync {
-            self.unlock(volume, read.range);
-        }
-        if outcome.is_err() {
-            self.disk_failed(volume);
         }
     }
 }

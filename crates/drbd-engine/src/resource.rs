@@ -136,6 +136,7 @@ impl Resource {
         match event {
             Event::Submit { volume, request, op, payload } => self.submit(volume, request, op, payload),
             Event::IoDone { tag, outcome } => self.io_done(tag, outcome),
+            Event::Inspected { tag, finding } => self.inspected(tag, finding),
             Event::Opened { socket, outgoing } => self.opened(socket, outgoing),
             Event::DialFailed => self.dial_failed(),
             Event::Received { socket, volume, packet, payload } => {
@@ -174,6 +175,8 @@ impl Resource {
             self.resume_slowed_reads(volume);
             self.request_resync_blocks(volume);
             self.finish_resync_if_done(volume);
+            self.request_digests(volume);
+            self.finish_verify_if_done(volume);
         }
         self.close_idle_epoch();
         self.acknowledge_epochs();

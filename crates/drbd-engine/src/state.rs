@@ -31,6 +31,8 @@ pub mod code {
     pub const DEVICE_IN_USE: i32 = -12;
     /// Have no net/connection configuration.
     pub const NO_NET_CONFIG: i32 = -13;
+    /// Need a verify algorithm to start online verify.
+    pub const NO_VERIFY_ALG: i32 = -14;
     /// Need a connection to start verify or resync.
     pub const NEED_CONNECTION: i32 = -15;
     /// Disk state is lower than outdated.

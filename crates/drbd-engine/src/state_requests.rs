@@ -7,6 +7,7 @@ use crate::link::Asked;
 use crate::protocol_version::CONNECTION_HAS_VOLUMES;
 use crate::resource::Resource;
 use crate::state::{State, code, mirrored};
+use crate::verify::is_verifying;
 
 impl Resource {
     /// The peer wants to change its state and asks whether we agree (`receive_req_state`).
@@ -33,8 +34,9 @@ impl Resource {
         if mask.conn != C::StandAlone {
             ns.conn = val.conn;
         }
-        // A peer may declare what we have outdated, or order a full resync; nothing else of ours.
-        let orders = matches!(val.conn, C::StartingSyncS | C::StartingSyncT);
+        // A peer may declare what we have outdated, or order a full resync or a verify; nothing else of ours.
+        let orders = matches!(val.conn, C::StartingSyncS | C::StartingSyncT | C::VerifyT);
+        let verify_fault = is_verifying(val.conn).then(|| self.verify_fault(os, val.conn)).flatten();
         let not_served =
             (mask.conn != C::StandAlone && !orders) || (mask.disk != D::Diskless && val.disk != D::Outdated);
         let ns = State::sanitized(ns);
@@ -44,6 +46,8 @@ impl Resource {
             code::CONCURRENT_STATE_CHANGE
         } else if ns == os {
             code::NOTHING_TO_DO
+        } else if let Some(number) = verify_fault {
+            number
         } else {
             os.check(ns, two, introducing).err().unwrap_or(code::SUCCESS)
         };
@@ -71,6 +75,9 @@ impl Resource {
         }
         let (ticket, force, mut volumes) = match self.link.asked.take() {
             Some(Asked::Primary { ticket, force, volumes }) => (ticket, force, volumes),
+            Some(Asked::Resync { ticket, volume: asked, side: C::VerifyS }) if asked == volume => {
+                return self.verify_answered(ticket, volume, reply);
+            }
             Some(Asked::Resync { ticket, volume: asked, side }) if asked == volume => {
                 return self.resync_answered(ticket, volume, side, reply);
             }

@@ -173,19 +173,36 @@ impl crate::device::Device {
             },
             counters,
             was_degraded: false,
-            sync: self.resync.as_ref().map(|resync| {
-                let (speed, average) = resync.progress.speeds_kib_per_s(now, left);
-                SyncProgress {
-                    total_kib: resync.progress.total * 4,
-                    left_kib: left * 4,
-                    speed_kib_per_s: speed,
-                    average_kib_per_s: average,
-                    wanted_kib_per_s: (self.state.conn == ConnectionState::SyncTarget)
-                        .then(|| resync.pace.wanted_kib_per_s()),
-                    finish_s: (speed > 0).then(|| left * 4 / speed),
-                }
+            sync: self.verify_progress(now).or_else(|| {
+                self.resync.as_ref().map(|resync| {
+                    let (speed, average) = resync.progress.speeds_kib_per_s(now, left);
+                    SyncProgress {
+                        total_kib: resync.progress.total * 4,
+                        left_kib: left * 4,
+                        speed_kib_per_s: speed,
+                        average_kib_per_s: average,
+                        wanted_kib_per_s: (self.state.conn == ConnectionState::SyncTarget)
+                            .then(|| resync.pace.wanted_kib_per_s()),
+                        finish_s: (speed > 0).then(|| left * 4 / speed),
+                    }
+                })
             }),
         }
+    }
+
+    fn verify_progress(&self, now: crate::time::Instant) -> Option<SyncProgress> {
+        let verify = self.verify.as_ref()?;
+        let left = verify.left;
+        let (speed, average) = verify.progress.speeds_kib_per_s(now, left);
+        Some(SyncProgress {
+            total_kib: verify.progress.total * 4,
+            left_kib: left * 4,
+            speed_kib_per_s: speed,
+            average_kib_per_s: average,
+            wanted_kib_per_s: (self.state.conn == ConnectionState::VerifyS)
+                .then(|| verify.pace.wanted_kib_per_s()),
+            finish_s: (speed > 0).then(|| left * 4 / speed),
+        })
     }
 
     /// Every block is out of sync: then the activity log has nothing to add (`AL_SUSPENDED`).

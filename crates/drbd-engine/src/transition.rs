@@ -8,6 +8,7 @@ use crate::handlers::Handler;
 use crate::resource::Resource;
 use crate::state::State;
 use crate::turn::Turn;
+use crate::verify::{can_stop, is_verifying};
 
 /// The peer's copy of the data was within reach and no longer is (`lost_contact_to_peer_data`).
 fn lost_contact(before: D, after: D) -> bool {
@@ -181,6 +182,10 @@ impl Resource {
         }
         if os.conn > C::Connected && ns.conn == C::Connected {
             self.abandon_resync(volume);
+            self.leave_verify(volume);
+        }
+        if os.conn == C::Connected && is_verifying(ns.conn) {
+            self.begin_verify(volume, ns.conn);
         }
     }
 
@@ -240,13 +245,23 @@ impl Resource {
         let damaged = os.disk == D::UpToDate && ns.disk == D::Inconsistent;
         let introduced = os.conn == C::WFReportParams;
         let paused = os.user_isp != ns.user_isp;
+        // The target does not know where a verify stops, and that may have changed since it began.
+        let verified = os.conn == C::VerifyS && ns.conn == C::Connected && can_stop(link);
         if attaching {
             device.send_sizes(turn, link);
         }
         if attaching || peer_attached {
             device.send_uuids(turn, link);
         }
-        if attaching || peer_attached || target_done || disk_gone || damaged || introduced || paused {
+        if attaching
+            || peer_attached
+            || target_done
+            || disk_gone
+            || damaged
+            || introduced
+            || paused
+            || verified
+        {
             device.send_state(turn, link);
         }
     }

@@ -111,6 +111,9 @@ impl Registry {
             Command::InvalidateRemote { minor } => {
                 self.order_of_minor(minor, |volume| Order::InvalidateRemote { volume })
             }
+            Command::Verify { minor, start_sector, stop_sector } => {
+                self.order_of_minor(minor, |volume| Order::Verify { volume, start_sector, stop_sector })
+            }
             Command::NewCurrentUuid { minor, clear_bitmap } => {
                 self.order_of_minor(minor, |volume| Order::NewCurrentUuid { volume, clear_bitmap })
             }

@@ -7,8 +7,8 @@ use std::rc::Rc;
 
 use block::Buffer;
 use drbd_engine::event::{
-    Action, Event, FrontFault, FrontId, Integrity, IoFault, Level, MetaBlock, MetaStep, Payload, Slice,
-    SocketId, Tag, Ticket,
+    Action, Event, Finding, FrontFault, FrontId, Integrity, IoFault, Level, MetaBlock, MetaStep, Payload,
+    Question, Slice, SocketId, Tag, Ticket,
 };
 use drbd_engine::handlers::HandlerCall;
 use drbd_engine::{Instant, Resource, admin::Refusal};
@@ -375,6 +375,26 @@ impl<P: Ports> Shell<P> {
         Some(Chunk { buffer, offset: slice.offset as usize, len: slice.len as usize })
     }
 
+    /// Looks at bytes for the engine: what it learns of them is bounded, and so is the time, by the requests it has under
+    /// way.
+    fn inspect(&mut self, data: Option<Slice>, question: Question) -> Finding {
+        let chunk = data.and_then(|slice| self.chunk(slice));
+        match question {
+            Question::Digest(alg) => {
+                let digest = chunk.map_or_else(|| vec![0; alg.bytes()], |chunk| alg.of(chunk.bytes()));
+                Finding::Digest(self.keep(Buffer::copy_of(&digest)), digest.len() as u32)
+            }
+            Question::HasDigest(alg, expected) => {
+                let expected = self.payloads.get(&expected);
+                let has = chunk.zip(expected).is_some_and(|(chunk, expected)| {
+                    expected.get(..).is_some_and(|expected| alg.of(chunk.bytes()) == expected)
+                });
+                Finding::Is(has)
+            }
+            Question::IsZero => Finding::Is(chunk.is_some_and(|chunk| is_zero(chunk.bytes()))),
+        }
+    }
+
     fn execute(&mut self, action: Action) {
         match action {
             Action::Read { tag, volume, range } => {
@@ -394,6 +414,10 @@ impl<P: Ports> Shell<P> {
             Action::WriteZeroes { tag, volume, range, may_unmap } => {
                 let op = DiskOp::Zero { offset: range.byte_offset(), len: range.bytes(), may_unmap };
                 self.ports.disk(volume, Area::Data, DiskToken::data(tag), op);
+            }
+            Action::Inspect { tag, data, question } => {
+                let finding = self.inspect(data, question);
+                self.events.push_back(Event::Inspected { tag, finding });
             }
             Action::Meta { tag, volume, steps } => {
                 let job = Job { volume, steps: steps.into(), outstanding: 0, failed: false };
@@ -461,6 +485,11 @@ impl<P: Ports> Shell<P> {
             Action::Log { level, text } => self.ports.log(level, text),
         }
     }
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    let (words, rest) = bytes.as_chunks::<16>();
+    words.iter().all(|word| u128::from_ne_bytes(*word) == 0) && rest.iter().all(|&byte| byte == 0)
 }
 
 /// Where a block of meta-data goes, and its bytes.

@@ -11,6 +11,7 @@ use std::process::ExitCode;
 
 use crate::drbd_conf::model::Setting;
 use crate::drbd_conf::options::{self, Kind, Section};
+use crate::drbdadm::cli::sector;
 use crate::drbdadm::setup_option;
 use crate::status_text::Color;
 
@@ -26,12 +27,14 @@ struct Verb {
     section: Option<Section>,
     /// Its other options; all of them are yes or no.
     flags: &'static [&'static str],
+    /// And those that name a place on the device.
+    sectors: &'static [&'static str],
     /// What it is about without a word: `all`.
     may_be_all: bool,
 }
 
 const fn verb(name: &'static str, arguments: &'static [&'static str]) -> Verb {
-    Verb { name, arguments, section: None, flags: &[], may_be_all: false }
+    Verb { name, arguments, section: None, flags: &[], sectors: &[], may_be_all: false }
 }
 
 /// A verb that is about everything unless something is named.
@@ -42,6 +45,10 @@ const fn listing(name: &'static str, arguments: &'static [&'static str]) -> Verb
 impl Verb {
     const fn with(self, section: Section) -> Self {
         Self { section: Some(section), ..self }
+    }
+
+    const fn sectors(self, sectors: &'static [&'static str]) -> Self {
+        Self { sectors, ..self }
     }
 
     const fn flags(self, flags: &'static [&'static str]) -> Self {
@@ -66,6 +73,7 @@ const VERBS: &[Verb] = &[
     verb("new-current-uuid", &["{minor}"]).flags(&["clear-bitmap"]),
     verb("invalidate", &["{minor}"]),
     verb("invalidate-remote", &["{minor}"]),
+    verb("verify", &["{minor}"]).sectors(&["start", "stop"]),
     verb("pause-sync", &["{minor}"]),
     verb("resume-sync", &["{minor}"]),
     verb("down", &["{resource}"]),
@@ -94,10 +102,15 @@ struct Call {
     arguments: Vec<String>,
     settings: Vec<Setting>,
     flags: Vec<&'static str>,
+    sectors: Vec<(&'static str, u64)>,
     color: Color,
 }
 
 impl Call {
+    fn sector(&self, name: &str) -> Option<u64> {
+        self.sectors.iter().find(|(given, _)| *given == name).map(|&(_, sector)| sector)
+    }
+
     fn has(&self, flag: &str) -> bool {
         self.flags.contains(&flag)
     }
@@ -163,8 +176,14 @@ fn help(name: &str) -> ExitCode {
 }
 
 fn parse(verb: &'static Verb, words: &[String]) -> Result<Call, String> {
-    let mut call =
-        Call { verb, arguments: Vec::new(), settings: Vec::new(), flags: Vec::new(), color: Color::Auto };
+    let mut call = Call {
+        verb,
+        arguments: Vec::new(),
+        settings: Vec::new(),
+        flags: Vec::new(),
+        sectors: Vec::new(),
+        color: Color::Auto,
+    };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let Some(body) = word.strip_prefix("--") else {
@@ -180,6 +199,14 @@ fn parse(verb: &'static Verb, words: &[String]) -> Result<Call, String> {
                 Some("no") => {}
                 Some(other) => return Err(format!("--{name}: `{other}` is neither yes nor no")),
             }
+            continue;
+        }
+        if let Some(&place) = verb.sectors.iter().find(|&&place| place == name) {
+            let text = match value {
+                Some(text) => text,
+                None => words.next().ok_or_else(|| format!("option '--{name}' requires an argument"))?,
+            };
+            call.sectors.push((place, sector(text)?));
             continue;
         }
         let option = verb.section.and_then(|section| options::find(section, name));
@@ -221,6 +248,7 @@ pub fn usage() -> String {
 fn usage_of(verb: &Verb) -> String {
     let mut words: Vec<String> = verb.arguments.iter().map(|argument| (*argument).to_owned()).collect();
     words.extend(verb.flags.iter().map(|flag| format!("[--{flag}={{yes|no}}]")));
+    words.extend(verb.sectors.iter().map(|place| format!("[--{place}=SECTOR]")));
     for name in verb.section.into_iter().flat_map(options::names) {
         words.push(format!("[--{name}=…]"));
     }
@@ -258,6 +286,8 @@ mod tests {
         assert!(call.has("discard-my-data") && call.settings[0].value == "C");
         assert!(parsed("disk-options 0 --set-defaults --resync-rate 30M").unwrap().has("set-defaults"));
         assert!(!parsed("primary 0 --force=no").unwrap().has("force"));
+        let call = parsed("verify 0 --start=8192 --stop 8M").unwrap();
+        assert_eq!((call.sector("start"), call.sector("stop")), (Some(8192), Some(16384)));
     }
 
     #[test]
@@ -267,6 +297,7 @@ mod tests {
             ("primary 0 1", "Excess arguments: 1"),
             ("primary 0 --bogus", "unrecognized option '--bogus'"),
             ("attach 0 a b internal --al-extents", "option '--al-extents' requires an argument"),
+            ("verify 0 --start=here", "`here` is no number of sectors"),
             ("detach 0 --force=perhaps", "--force: `perhaps` is neither yes nor no"),
         ] {
             assert_eq!(parsed(line).err().as_deref(), Some(expected), "{line}");

@@ -1,6 +1,6 @@
 //! One server: its disk outlives it, its shell does not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use drbd_engine::admin::Refusal;
@@ -45,6 +45,8 @@ pub struct Node {
     pub split_brain: bool,
     /// "Split-Brain detected, … solved" since the last order to connect.
     pub split_brain_solved: bool,
+    /// Blocks that its log said to be out of sync.
+    pub found_differing: BTreeSet<u64>,
     /// The size the front was told.
     pub size_sectors: u64,
 }
@@ -68,6 +70,7 @@ impl Node {
             generations: 0,
             split_brain: false,
             split_brain_solved: false,
+            found_differing: BTreeSet::new(),
             size_sectors: 0,
         }
     }

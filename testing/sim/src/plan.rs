@@ -82,6 +82,11 @@ impl Plan {
         let mut digests = Rng::new(seed, 7);
         let integrity = digests.chance(25);
         let net = NetOptions {
+            verify_alg: if digests.chance(80) {
+                digests.pick(&["crc32c", "sha1"]).into()
+            } else {
+                String::new()
+            },
             data_integrity_alg: if integrity {
                 digests.pick(&["crc32c", "md5", "sha1"]).into()
             } else {

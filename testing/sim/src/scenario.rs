@@ -26,9 +26,10 @@ enum Step {
     SplitBrain,
     PauseSync,
     Invalidate,
+    Verify,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step::Work,
     Step::Swap,
     Step::Disconnect,
@@ -42,6 +43,7 @@ const STEPS: [Step; 13] = [
     Step::SplitBrain,
     Step::PauseSync,
     Step::Invalidate,
+    Step::Verify,
 ];
 
 /// A whole run. What went wrong is in the world.
@@ -121,7 +123,7 @@ impl World {
         }
     }
 
-    fn primary(&self) -> Option<usize> {
+    pub(crate) fn primary(&self) -> Option<usize> {
         (0..2).find(|&n| self.nodes[n].is_primary())
     }
 
@@ -199,6 +201,7 @@ impl World {
             Step::SplitBrain => self.split_brain(),
             Step::PauseSync => self.pause_sync(),
             Step::Invalidate => self.invalidate(),
+            Step::Verify => self.verify(),
         }
     }
 
@@ -272,7 +275,7 @@ impl World {
         }
     }
 
-    fn resume_sync(&mut self) {
+    pub(crate) fn resume_sync(&mut self) {
         for node in 0..2 {
             if self.nodes[node].device().is_some_and(|d| d.flags.resync_paused_by_user) {
                 self.ordered(node, Order::PauseSync { volume: VOLUME, paused: false });
@@ -376,7 +379,7 @@ impl World {
     }
 
     /// Connects who is StandAlone; if that is because of a split brain, the one without the current data gives up its own.
-    fn reconnect(&mut self) {
+    pub(crate) fn reconnect(&mut self) {
         let alone = |n: usize, w: &Self| w.nodes[n].is_up() && w.nodes[n].connection() == C::StandAlone;
         let split = self.nodes.iter().any(|n| n.split_brain);
         if !split {

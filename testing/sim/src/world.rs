@@ -302,6 +302,7 @@ impl World {
                 Effect::Log(level, text) => {
                     self.mix(text.len() as u64);
                     self.note(|| format!("node {node}: {level:?} {text}"));
+                    self.nodes[node].found_differing.extend(differing(&text));
                     self.found_altered += u64::from(text.contains("Digest integrity check FAILED"));
                     self.nodes[node].generations += u32::from(text.contains("new current UUID "));
                     self.nodes[node].split_brain |= text.contains("Split-Brain detected but unresolved");
@@ -383,6 +384,16 @@ impl World {
             node.generations = 0;
         }
     }
+}
+
+/// The blocks that a line of the log says to be out of sync.
+fn differing(line: &str) -> Vec<u64> {
+    let range = line.split_once("Out of sync: start=").and_then(|(_, rest)| {
+        let (start, rest) = rest.split_once(", size=")?;
+        let size: u64 = rest.split_once(' ')?.0.parse().ok()?;
+        Some((start.parse::<u64>().ok()?, size))
+    });
+    range.map_or_else(Vec::new, |(start, size)| (start / 8..(start + size).div_ceil(8)).collect())
 }
 
 fn mixed(hash: u64, word: u64) -> u64 {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{CommandFactory, Parser, ValueEnum};
 
 use super::setup_option::{self, SetupOption};
+use crate::drbd_conf::value::{self, Scale};
 
 /// Administers DRBD resources by their configuration in /etc/drbd.conf.
 #[derive(Debug, Parser)]
@@ -34,6 +35,12 @@ pub struct Cli {
     /// For `new-current-uuid`: declare both disks equal; before the first resync this spares it.
     #[arg(long)]
     pub clear_bitmap: bool,
+    /// For `verify`: where to begin, in sectors or with a unit (`8192`, `4M`); else where the last one ended too early.
+    #[arg(long, value_name = "SECTOR", value_parser = sector)]
+    pub start: Option<u64>,
+    /// For `verify`: where to end.
+    #[arg(long, value_name = "SECTOR", value_parser = sector)]
+    pub stop: Option<u64>,
     /// For `status`: JSON in the form of DRBD 9.
     #[arg(long)]
     pub json: bool,
@@ -58,6 +65,11 @@ pub struct Cli {
     /// Resources, volumes of them, or all.
     #[arg(value_name = "RES[/VOL]|all")]
     pub resources: Vec<String>,
+}
+
+/// A place on a device.
+pub fn sector(text: &str) -> Result<u64, String> {
+    value::number(text, Scale::Sectors).ok_or_else(|| format!("`{text}` is no number of sectors"))
 }
 
 /// What drbdadm can do.
@@ -120,6 +132,8 @@ pub enum Verb {
     Invalidate,
     /// Give up the data of the peer: all of them go there.
     InvalidateRemote,
+    /// Compare both disks block by block, and mark what differs.
+    Verify,
     /// Begin a generation of the data.
     NewCurrentUuid,
     /// Print generation identifiers and what they mean.

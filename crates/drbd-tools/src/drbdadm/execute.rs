@@ -13,7 +13,7 @@ use drbd_format::names::DiskState;
 
 use super::cli::{Cli, Verb};
 use super::plan::Plan;
-use super::step::{Ends, Step, VolumeRef};
+use super::step::{Bounds, Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
 use crate::drbd_conf::effective;
 use crate::drbd_conf::model::Setting;
@@ -367,6 +367,9 @@ fn command(step: &Step<'_>, node: &str) -> Command {
             options: effective::net_options(&ends.resource.sections.net, node),
         },
         Step::Sync(of, verb) => sync_command(verb, of.minor()),
+        Step::Verify(of, Bounds { start_sector, stop_sector }) => {
+            Command::Verify { minor: of.minor(), start_sector: *start_sector, stop_sector: *stop_sector }
+        }
         Step::NewCurrentUuid(of, clear_bitmap) => {
             Command::NewCurrentUuid { minor: of.minor(), clear_bitmap: *clear_bitmap }
         }

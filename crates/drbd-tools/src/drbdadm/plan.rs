@@ -2,7 +2,7 @@
 
 use super::cli::{Cli, Verb};
 use super::setup_option::SetupOption;
-use super::step::{Ends, Step, VolumeRef};
+use super::step::{Bounds, Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
 use crate::drbd_conf::model::{Config, Host, Resource};
 
@@ -11,6 +11,7 @@ pub struct Plan<'c> {
     pub(super) verb: Verb,
     force: bool,
     pub(super) discard_my_data: bool,
+    bounds: Bounds,
     clear_bitmap: bool,
     setup: &'c [SetupOption],
     generations: Option<&'c str>,
@@ -25,6 +26,7 @@ impl<'c> Plan<'c> {
             verb: cli.verb,
             force: cli.force,
             discard_my_data: cli.discard_my_data,
+            bounds: Bounds { start_sector: cli.start, stop_sector: cli.stop },
             clear_bitmap: cli.clear_bitmap,
             setup: &cli.setup,
             generations: cli.generations(),
@@ -104,6 +106,7 @@ impl<'c> Plan<'c> {
             Verb::ResumeSync => each(&|of| Step::Sync(of, "resume-sync")),
             Verb::Invalidate => each(&|of| Step::Sync(of, "invalidate")),
             Verb::InvalidateRemote => each(&|of| Step::Sync(of, "invalidate-remote")),
+            Verb::Verify => each(&|of| Step::Verify(of, self.bounds)),
             Verb::NewCurrentUuid => each(&|of| Step::NewCurrentUuid(of, self.clear_bitmap)),
             Verb::ShowGi => each(&|of| Step::State(of, "show-gi")),
             Verb::GetGi => each(&|of| Step::State(of, "get-gi")),

@@ -87,6 +87,15 @@ impl Ends<'_> {
     }
 }
 
+/// Where a verify begins and ends, as far as that is said.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// First sector.
+    pub start_sector: Option<u64>,
+    /// Sector before which it ends.
+    pub stop_sector: Option<u64>,
+}
+
 /// One call.
 #[derive(Clone, Debug)]
 pub enum Step<'c> {
@@ -130,6 +139,8 @@ pub enum Step<'c> {
     State(VolumeRef<'c>, &'static str),
     /// `pause-sync`, `resume-sync`, `invalidate` or `invalidate-remote`.
     Sync(VolumeRef<'c>, &'static str),
+    /// `verify`.
+    Verify(VolumeRef<'c>, Bounds),
     /// `new-current-uuid`; with the second true, with `--clear-bitmap`.
     NewCurrentUuid(VolumeRef<'c>, bool),
     /// `wait-connect`.
@@ -167,6 +178,7 @@ impl<'c> Step<'c> {
             | Self::Sync(volume, _)
             | Self::NewCurrentUuid(volume, _)
             | Self::SetGi(volume, ..)
+            | Self::Verify(volume, _)
             | Self::Meta(volume, ..) => volume.resource,
         }
     }
@@ -195,6 +207,7 @@ impl<'c> Step<'c> {
             | Self::State(volume, _)
             | Self::WaitConnect(volume)
             | Self::Sync(volume, _)
+            | Self::Verify(volume, _)
             | Self::NewCurrentUuid(volume, _)
             | Self::SetGi(volume, ..)
             | Self::Meta(volume, ..) => volume.minor().to_string(),
@@ -287,6 +300,11 @@ impl<'c> Step<'c> {
             Self::Secondary(of) => say(&["secondary", &of.minor().to_string()]),
             Self::Down(resource) => say(&["down", &resource.name.text]),
             Self::Status(resource) => say(&["status", &resource.name.text]),
+            Self::Verify(of, bounds) => {
+                say(&["verify", &of.minor().to_string()]);
+                let bounds = [("start", bounds.start_sector), ("stop", bounds.stop_sector)];
+                words.extend(bounds.iter().filter_map(|(name, at)| Some(format!("--{name}={}", (*at)?))));
+            }
             Self::NewCurrentUuid(of, clear_bitmap) => {
                 say(&["new-current-uuid", &of.minor().to_string()]);
                 words.extend(clear_bitmap.then(|| "--clear-bitmap".to_owned()));

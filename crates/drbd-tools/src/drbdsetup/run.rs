@@ -303,6 +303,11 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
                 "new-current-uuid" => {
                     Command::NewCurrentUuid { minor, clear_bitmap: call.has("clear-bitmap") }
                 }
+                "verify" => Command::Verify {
+                    minor,
+                    start_sector: call.sector("start"),
+                    stop_sector: call.sector("stop"),
+                },
                 "pause-sync" | "resume-sync" | "invalidate" | "invalidate-remote" => {
                     sync_command(verb, minor)
                 }
