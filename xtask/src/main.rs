@@ -90,7 +90,7 @@ enum Command {
     },
     /// Measured side by side with others on this machine
     Bench {
-        /// What: drbd, lab
+        /// What: drbd, uml, lab
         name: String,
         /// Write the results there as well
         #[arg(long, value_name = "FILE")]

@@ -55,7 +55,12 @@ pub const NEEDS: &[Need] = &[
         includes: &["build"],
         nextest: false,
     },
-    Need { what: "bench", packages: &["fio", "qemu-utils", "nbdkit"], includes: &["lab"], nextest: false },
+    Need {
+        what: "bench",
+        packages: &["fio", "qemu-utils", "nbdkit"],
+        includes: &["lab", "interop-drbd"],
+        nextest: false,
+    },
     Need {
         what: "test",
         packages: &["nginx", "curl", "python3", "udev"],

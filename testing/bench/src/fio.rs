@@ -24,6 +24,10 @@ pub struct Work {
 /// Every kind of work.
 pub const WORKS: &[Work] = &[WRITE_1, WRITE_32, READ_1, READ_32, BIG_WRITE, BIG_READ];
 
+/// Writes for a machine that is slow by itself.
+pub const WRITE_16: Work =
+    Work { name: "4 KiB random write, depth 16", rw: "randwrite", block_kib: 4, depth: 16 };
+
 /// A writer that waits for each write.
 pub const WRITE_1: Work =
     Work { name: "4 KiB random write, depth 1", rw: "randwrite", block_kib: 4, depth: 1 };
@@ -94,16 +98,29 @@ pub fn measure(
     work: Work,
     seconds: u32,
 ) -> anyhow::Result<Measured> {
-    let mut fio = start();
-    fio.args(arguments(subject, work)).args(["--time_based".to_owned(), format!("--runtime={seconds}")]);
-    let text = output(&mut fio)?;
-    measured(&text, work.rw.ends_with("read")).with_context(|| format!("fio's answer to {}", work.name))
+    read_answer(&output(start().args(measuring(subject, work, seconds)))?, work)
+}
+
+/// fio's arguments for a measurement of so many seconds.
+pub fn measuring(subject: &Subject, work: Work, seconds: u32) -> Vec<String> {
+    let mut arguments = arguments(subject, work);
+    arguments.extend(["--time_based".to_owned(), format!("--runtime={seconds}")]);
+    arguments
+}
+
+/// What fio says of it.
+pub fn read_answer(text: &str, work: Work) -> anyhow::Result<Measured> {
+    measured(text, work.rw.ends_with("read")).with_context(|| format!("fio's answer to {}", work.name))
 }
 
 /// Writes the whole region once, so that no contender allocates while it is measured.
 pub fn prepare(start: &dyn Fn() -> Command, subject: &Subject) -> anyhow::Result<()> {
-    let fill = Work { name: "fill", rw: "write", block_kib: 1024, depth: 4 };
-    output(start().args(arguments(subject, fill))).map(drop)
+    output(start().args(filling(subject))).map(drop)
+}
+
+/// fio's arguments for that.
+pub fn filling(subject: &Subject) -> Vec<String> {
+    arguments(subject, Work { name: "fill", rw: "write", block_kib: 1024, depth: 4 })
 }
 
 fn measured(text: &str, reads: bool) -> anyhow::Result<Measured> {

@@ -14,6 +14,7 @@ mod report;
 mod rounds;
 mod startup;
 mod store;
+mod uml;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ struct Cli {
 enum What {
     /// The mirror beside the raw disk, qemu-storage-daemon, nbdkit, and itself without a peer
     Drbd,
+    /// The mirror beside the kernel's DRBD, in User Mode Linux
+    Uml,
     /// Servers that come up, and the lab's store beside plain loop devices
     Lab,
     /// What is measured inside servers
@@ -56,10 +59,15 @@ pub struct Effort {
 }
 
 fn main() -> ExitCode {
+    // The first process of a User Mode Linux node is this program too.
+    if let Some(name) = std::env::var_os(interop::uml::GUEST_VARIABLE) {
+        interop::uml::guest_main(&name);
+    }
     let cli = Cli::parse();
     let effort = if cli.quick { Effort { seconds: 1, rounds: 1 } } else { Effort { seconds: 4, rounds: 3 } };
     let (name, run) = match &cli.what {
         What::Drbd => ("drbd", drbd::run as fn(Effort) -> anyhow::Result<Report>),
+        What::Uml => ("uml", uml::run as _),
         What::Lab => ("lab", store::run as _),
         What::Plain(part) => {
             return plain::run(part).map_or_else(

@@ -7,7 +7,7 @@ use anyhow::Context;
 use serde::Serialize;
 
 use crate::figure::Figure;
-use crate::fio::{Measured, WORKS, Work};
+use crate::fio::{Measured, WORKS, WRITE_16, Work};
 use crate::machine::Machine;
 
 /// One measurement.
@@ -90,7 +90,8 @@ impl Report {
             self.rows.iter().map(|row| row.round + 1).max().unwrap_or(0),
             self.seconds
         );
-        for work in WORKS {
+        let is_measured = |work: &&Work| self.rows.iter().any(|row| row.work == work.name);
+        for work in WORKS.iter().chain([&WRITE_16]).filter(is_measured) {
             println!("{}", work.name);
             for contender in self.contenders() {
                 if let Some(m) = self.median(contender, work.name) {

@@ -1,23 +1,11 @@
-//! Our side against the originals, which are the judges of every format and protocol.
-//!
-//! A suite is a table of scenarios. One line a scenario: `ok|FAIL|skip NAME seconds`, what went wrong indented below
-//! it; then the closing line alone.
-
-mod lockstep;
-mod ours;
-mod program;
-mod scenario;
-mod side;
-mod suites;
-mod tutorial;
-mod uml;
+//! The suites, run by name.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-
-use scenario::Selection;
-use suites::SUITES;
+use interop::scenario::Selection;
+use interop::suites::SUITES;
+use interop::uml;
 
 #[derive(Parser)]
 #[command(about, version)]
