@@ -15,4 +15,4 @@ mod parse_options;
 mod unique;
 pub mod value;
 
-pub use parse::{Invalid, load, load_default};
+pub use parse::{Invalid, load, load_also, load_default};

@@ -52,10 +52,14 @@ fn node_name() -> String {
 }
 
 fn run(cli: &Cli) -> Result<u8, u8> {
+    if cli.config_to_test.is_some() && !cli.verb.tests_configurations() {
+        eprintln!("The --config-to-test (-t) option is only allowed with the dump and sh-nop commands");
+        return Err(EXIT_USAGE);
+    }
     let path = config_path(cli);
     let loaded = match cli.config_file.is_some() || path != Path::new(CONFIG_DEFAULT) {
-        true => drbd_conf::load(&path),
-        false => drbd_conf::load_default(),
+        true => drbd_conf::load_also(&path, cli.config_to_test.as_deref()),
+        false => drbd_conf::load_default(cli.config_to_test.as_deref()),
     };
     let mut config = loaded.map_err(|invalid| {
         eprint!("{}", invalid.render(has_colour()));
@@ -81,6 +85,14 @@ fn run(cli: &Cli) -> Result<u8, u8> {
     if cli.verb.is_dump() {
         return Ok(print_dump(cli, &config, &selected, &node));
     }
+    match cli.verb {
+        Verb::ProxyUp | Verb::ProxyDown => return Ok(refuse_proxy(cli, &selected, &node)),
+        Verb::ShLrOf if !cli.stacked => {
+            eprintln!("sh-lower-resource only available in stacked mode");
+            return Err(EXIT_USAGE);
+        }
+        _ => {}
+    }
     let plan = plan::Plan::new(cli, &config, &node);
     if selected.iter().all(|&one| print_about(cli, &plan, one)) {
         return Ok(0);
@@ -95,6 +107,17 @@ fn run(cli: &Cli) -> Result<u8, u8> {
     outcome
 }
 
+/// No configuration has a proxy section here, so all resources are somebody else's.
+fn refuse_proxy(cli: &Cli, selected: &[Selected<'_>], node: &str) -> u8 {
+    if cli.resources == ["all"] {
+        eprintln!("WARN: no normal resources defined for this host ({node})!?");
+    }
+    for name in selected.iter().map(|one| &one.resource.name.text).filter(|_| cli.resources != ["all"]) {
+        eprintln!("There is no proxy config for host {node} in resource {name}.");
+    }
+    EXIT_USAGE
+}
+
 /// Prints what a verb for scripts says about one resource; false if this is no such verb.
 fn print_about(cli: &Cli, plan: &plan::Plan<'_>, selected: Selected<'_>) -> bool {
     let text = shell::about_one(cli.verb, plan, selected);
@@ -107,7 +130,7 @@ fn about_all(cli: &Cli, config: &Config, node: &str) -> Result<u8, u8> {
     if !cli.resources.is_empty() {
         eprintln!("This command will ignore resource names!");
     }
-    if let Some(text) = shell::about_all(cli.verb, config, node) {
+    if let Some(text) = shell::about_all(cli, config, node) {
         print!("{text}");
         return Ok(0);
     }
@@ -176,11 +199,12 @@ fn select<'c>(cli: &Cli, config: &'c Config, node: &str) -> Result<Vec<Selected<
         let ours: Vec<_> = config
             .resources
             .iter()
-            .filter(|resource| resource.host(node).is_some())
+            .filter(|resource| resource.host(node).is_some() && resource.is_stacked(node) == cli.stacked)
             .map(everything)
             .collect();
         if ours.is_empty() {
-            eprintln!("WARN: no normal resources defined for this host ({node})!?");
+            let kind = kind(cli.stacked);
+            eprintln!("WARN: no {kind} resources defined for this host ({node})!?");
             eprintln!("Misspelled name of the local machine with the 'on' keyword ?");
             eprintln!("The configuration has sections for {}.", hosts_text(config.resources.iter()));
             return Err(EXIT_USAGE);
@@ -216,6 +240,11 @@ fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Resu
         eprintln!("It is defined for {}.", hosts_text(std::iter::once(resource)));
         return Err(EXIT_USAGE);
     };
+    if resource.is_stacked(node) != cli.stacked && !cli.verb.is_dump() {
+        let (is, mode) = (kind(!cli.stacked), kind(cli.stacked));
+        eprintln!("'{name}' is a {is} resource, and not available in {mode} mode.");
+        return Err(EXIT_USAGE);
+    }
     let Some(volume) = volume else {
         if let ([only], true) = (&host.volumes[..], cli.verb.needs_volume())
             && only.is_implicit
@@ -241,6 +270,11 @@ fn select_one<'c>(cli: &Cli, config: &'c Config, node: &str, word: &str) -> Resu
         return Err(EXIT_USAGE);
     }
     Ok(Selected { resource, volume: Some(number) })
+}
+
+/// Resources that are stacked, and the others.
+fn kind(is_stacked: bool) -> &'static str {
+    if is_stacked { "stacked" } else { "normal" }
 }
 
 /// The resource of `minor-N` on this node, and its volume if that was given a number.
@@ -317,24 +351,26 @@ mod tests {
     use super::{select, shell};
     use crate::drbd_conf::{effective, load};
 
-    /// What drbdadm 9.22 for 8.4 printed with `-d` for each verb on drbd0 (tests/conf/README.md).
-    fn check_dry_runs(name: &str) {
+    /// What drbdadm 9.22 for 8.4 printed with `-d` for each verb on `node` (tests/conf/README.md).
+    fn check_dry_runs(name: &str, calls: &str, option: Option<&str>, node: &str) {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conf");
-        let golden = std::fs::read_to_string(directory.join(format!("{name}.dry-run"))).unwrap();
+        let golden = std::fs::read_to_string(directory.join(format!("{calls}.dry-run"))).unwrap();
         let golden = without_secrets(&golden);
         let mut config = load(&directory.join(format!("{name}.conf"))).unwrap();
         effective::expand(&mut config);
         let mut checked = 0;
         for section in golden.split("## ").skip(1) {
             let (verb, expected) = section.split_once('\n').unwrap();
-            let Parsed::Run(cli) = cli::parse(["-d", verb, "all"].map(Into::into).to_vec()) else {
+            let Parsed::Run(cli) =
+                cli::parse(["-d", verb, "all"].into_iter().chain(option).map(Into::into).collect())
+            else {
                 panic!("{verb}")
             };
-            let selected = select(&cli, &config, "drbd0").unwrap();
-            let plan = Plan::new(&cli, &config, "drbd0");
+            let selected = select(&cli, &config, node).unwrap();
+            let plan = Plan::new(&cli, &config, node);
             let mut lines = String::new();
-            let status = Executor::printing_to(&cli, "drbd0", &mut lines).run(&plan, &selected);
-            assert_eq!((lines.as_str(), status), (expected, Ok(0)), "{name}: {verb}");
+            let status = Executor::printing_to(&cli, node, &mut lines).run(&plan, &selected);
+            assert_eq!((lines.as_str(), status), (expected, Ok(0)), "{calls}: {verb}");
             checked += 1;
         }
         assert_eq!(checked, 31);
@@ -365,7 +401,7 @@ mod tests {
                     panic!("{verb}")
                 };
                 let plan = Plan::new(&cli, &config, "drbd0");
-                let text = shell::about_all(cli.verb, &config, "drbd0").unwrap_or_else(|| {
+                let text = shell::about_all(&cli, &config, "drbd0").unwrap_or_else(|| {
                     let selected = select(&cli, &config, "drbd0").unwrap();
                     selected.iter().map(|&one| shell::about_one(cli.verb, &plan, one).unwrap()).collect()
                 });
@@ -403,8 +439,10 @@ mod tests {
 
     #[test]
     fn dry_runs_print_the_originals_calls() {
-        for name in ["tutorial", "tutorial-dual", "debian/drbd", "spelling-83", "spelling-84"] {
-            check_dry_runs(name);
+        for name in ["tutorial", "tutorial-dual", "debian/drbd", "spelling-83", "spelling-84", "stacked"] {
+            check_dry_runs(name, name, None, "drbd0");
         }
+        check_dry_runs("stacked", "stacked-top", Some("--stacked"), "drbd0");
+        check_dry_runs("floating", "floating", None, "172.16.16.4");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::model::{Address, Config, Global, Host, MetaDisk, Resource, Sections, Setting, Volume};
+use super::model::{Address, Config, Global, Host, MetaDisk, Place, Resource, Sections, Setting, Volume};
 use crate::indented::Indented;
 
 /// Column in which the values of options begin.
@@ -32,7 +32,8 @@ pub fn resource(config: &Config, resource: &Resource, node: &str) -> String {
     let mut out = Indented::default();
     let name = escaped(&resource.name.text);
     let ignored = if resource.host(node).is_some() { "not ignored" } else { "ignored" };
-    out.line(format_args!("# resource {name} on {node}: {ignored}, not stacked"));
+    let stacked = if resource.is_stacked(node) { "stacked" } else { "not stacked" };
+    out.line(format_args!("# resource {name} on {node}: {ignored}, {stacked}"));
     let (line, _) = config.sources.line_column(resource.span);
     let file = canonical(config.sources.path(resource.span.file));
     out.line(format_args!("# defined at {}:{line}", file.display()));
@@ -116,9 +117,13 @@ fn write_sections(out: &mut Indented, sections: &Sections) {
     write_options(out, "options", &sections.options);
     write_options(out, "net", &sections.net);
     write_options(out, "disk", &sections.disk);
-    if !sections.startup.is_empty() || !sections.become_primary_on.is_empty() {
+    let has_lists = sections.stacked_timeouts || !sections.become_primary_on.is_empty();
+    if !sections.startup.is_empty() || has_lists {
         out.block("startup", |out| {
             write_settings(out, &sections.startup);
+            if sections.stacked_timeouts {
+                out.line(format_args!("stacked-timeouts;"));
+            }
             if !sections.become_primary_on.is_empty() {
                 let names: Vec<_> = sections.become_primary_on.iter().map(|n| n.text.as_str()).collect();
                 write_aligned(out, "become-primary-on", &names.join(" "));
@@ -141,27 +146,45 @@ fn write_settings(out: &mut Indented, settings: &[Setting]) {
 }
 
 fn write_host(out: &mut Indented, host: &Host) {
-    out.block(&format!("on {}", host.names_text()), |out| {
+    let title = match &host.place {
+        Place::Named => format!("on {}", host.names_text()),
+        Place::Floating => {
+            let address = host.address.as_ref();
+            let shown = address.map(|address| format!("{} {address}", address.family()));
+            format!("floating {}", shown.unwrap_or_default())
+        }
+        Place::StackedOn(lower) => format!("stacked-on-top-of {}", escaped(&lower.text)),
+    };
+    out.block(&title, |out| {
+        if host.is_stacked() {
+            out.line(format_args!("# on {} ", host.names_text()));
+        }
         write_options(out, "options", &host.options);
         for volume in &host.volumes {
             if volume.is_implicit {
-                write_volume(out, volume);
+                write_volume(out, volume, host.is_stacked());
             } else {
-                out.block(&format!("volume {}", volume.number), |out| write_volume(out, volume));
+                out.block(&format!("volume {}", volume.number), |out| {
+                    write_volume(out, volume, host.is_stacked());
+                });
             }
         }
-        if let Some(address) = &host.address {
+        if let Some(address) = host.address.as_ref().filter(|_| host.place != Place::Floating) {
             write_address(out, address);
         }
     });
 }
 
-fn write_volume(out: &mut Indented, volume: &Volume) {
+fn write_volume(out: &mut Indented, volume: &Volume, is_stacked: bool) {
     write_options(out, "disk", &volume.disk_options);
     let width = DEVICE_COLUMN.saturating_sub(out.columns());
     let device = volume.device.as_ref().map(|device| format!("{} ", escaped(&device.text)));
     let minor = volume.minor.map_or(String::new(), |(minor, _)| format!("minor {minor}"));
     out.line(format_args!("{:width$}{}{minor};", "device", device.unwrap_or_default()));
+    // They come from the resource below.
+    if is_stacked {
+        return;
+    }
     if let Some(disk) = &volume.disk {
         write_aligned(out, "disk", &escaped(&disk.text));
     }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::dump::canonical;
-use super::model::{Config, Global, Host, MetaDisk, Resource, Sections, Setting, Volume};
+use super::model::{Config, Global, Host, MetaDisk, Place, Resource, Sections, Setting, Volume};
 use crate::indented::Indented;
 
 /// The whole document; of resources, `selected`.
@@ -66,21 +66,34 @@ fn write_global(out: &mut Indented, global: &Global) {
 }
 
 fn write_sections(out: &mut Indented, sections: &Sections) {
-    write_section(out, "options", &sections.options, "");
-    write_section(out, "net", &sections.net, "");
-    write_section(out, "disk", &sections.disk, "");
+    write_section(out, "options", &sections.options);
+    write_section(out, "net", &sections.net);
+    write_section(out, "disk", &sections.disk);
     let names: Vec<_> = sections.become_primary_on.iter().map(|name| name.text.as_str()).collect();
-    write_section(out, "startup", &sections.startup, &names.join(" "));
-    write_section(out, "handlers", &sections.handlers, "");
+    write_startup(out, &sections.startup, sections.stacked_timeouts, &names.join(" "));
+    write_section(out, "handlers", &sections.handlers);
 }
 
-fn write_section(out: &mut Indented, name: &str, settings: &[Setting], become_primary_on: &str) {
-    if settings.is_empty() && become_primary_on.is_empty() {
+fn write_section(out: &mut Indented, name: &str, settings: &[Setting]) {
+    if !settings.is_empty() {
+        element(out, &format!("section name=\"{name}\""), |out| write_settings(out, settings));
+    }
+}
+
+fn write_settings(out: &mut Indented, settings: &[Setting]) {
+    for setting in settings {
+        write_option(out, setting.option.name, &setting.value);
+    }
+}
+
+fn write_startup(out: &mut Indented, settings: &[Setting], stacked_timeouts: bool, become_primary_on: &str) {
+    if settings.is_empty() && !stacked_timeouts && become_primary_on.is_empty() {
         return;
     }
-    element(out, &format!("section name=\"{name}\""), |out| {
-        for setting in settings {
-            write_option(out, setting.option.name, &setting.value);
+    element(out, "section name=\"startup\"", |out| {
+        write_settings(out, settings);
+        if stacked_timeouts {
+            out.line(format_args!("<option name=\"stacked-timeouts\"/>"));
         }
         if !become_primary_on.is_empty() {
             write_option(out, "become-primary-on", become_primary_on);
@@ -106,8 +119,12 @@ fn write_resource(out: &mut Indented, config: &Config, resource: &Resource) {
 }
 
 fn write_host(out: &mut Indented, host: &Host) {
-    element(out, &format!("host name=\"{}\"", host.names_text()), |out| {
-        write_section(out, "options", &host.options, "");
+    let tag = match host.place {
+        Place::Floating => "host floating=\"1\"".to_owned(),
+        _ => format!("host name=\"{}\"", host.names_text()),
+    };
+    element(out, &tag, |out| {
+        write_section(out, "options", &host.options);
         for volume in &host.volumes {
             element(out, &format!("volume vnr=\"{}\"", volume.number), |out| write_volume(out, volume));
         }
@@ -122,7 +139,7 @@ fn write_host(out: &mut Indented, host: &Host) {
 }
 
 fn write_volume(out: &mut Indented, volume: &Volume) {
-    write_section(out, "disk", &volume.disk_options, "");
+    write_section(out, "disk", &volume.disk_options);
     let minor = volume.minor.map_or(0, |(minor, _)| minor);
     let device = volume.device.as_ref().map_or_else(String::new, |device| escaped(&device.text));
     out.line(format_args!("<device minor=\"{minor}\">{device}</device>"));

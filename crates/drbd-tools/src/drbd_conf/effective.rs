@@ -17,6 +17,7 @@ pub fn expand(config: &mut Config) {
             hand_down(&common.startup, &mut sections.startup);
             hand_down(&common.handlers, &mut sections.handlers);
             hand_down(&common.options, &mut sections.options);
+            sections.stacked_timeouts |= common.stacked_timeouts;
             if sections.become_primary_on.is_empty() {
                 sections.become_primary_on.clone_from(&common.become_primary_on);
             }

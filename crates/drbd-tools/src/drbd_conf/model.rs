@@ -42,6 +42,8 @@ pub struct Sections {
     pub startup: Vec<Setting>,
     /// `become-primary-on` of the startup section.
     pub become_primary_on: Vec<Word>,
+    /// `stacked-timeouts` of the startup section.
+    pub stacked_timeouts: bool,
     /// `handlers`.
     pub handlers: Vec<Setting>,
 }
@@ -68,6 +70,8 @@ pub struct Global {
     pub minor_count: Option<u32>,
     /// `dialog-refresh`.
     pub dialog_refresh: Option<u32>,
+    /// `udev-always-use-vnr`: devices of volumes without a section have the number in their name, too.
+    pub udev_always_use_vnr: bool,
     /// `usage-count`.
     pub usage_count: Option<String>,
     /// `cmd-timeout-short`, `-medium`, `-long`.
@@ -148,6 +152,13 @@ impl Address {
         if self.ip.is_ipv4() { "ipv4" } else { "ipv6" }
     }
 
+    /// Whether this machine has it.
+    pub fn is_local(&self) -> bool {
+        let mut probe = self.to_socket_addr();
+        probe.set_port(0);
+        std::net::UdpSocket::bind(probe).is_ok()
+    }
+
     /// As a socket takes it; the scope becomes the number of this machine's interface.
     pub fn to_socket_addr(&self) -> SocketAddr {
         let mut address = SocketAddr::new(self.ip, self.port);
@@ -171,9 +182,22 @@ impl fmt::Display for Address {
     }
 }
 
-/// One `on` section.
+/// What a host section says of whom it is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Place {
+    /// `on HOST…`.
+    Named,
+    /// `floating ADDRESS`: whoever has the address.
+    Floating,
+    /// `stacked-on-top-of RESOURCE`: whoever has that resource, above its devices.
+    StackedOn(Word),
+}
+
+/// One host section.
 #[derive(Clone, Debug)]
 pub struct Host {
+    /// In which of its forms.
+    pub place: Place,
     /// Whom it concerns.
     pub names: Vec<Word>,
     /// Where it listens.
@@ -189,7 +213,23 @@ pub struct Host {
 impl Host {
     /// Whether the section is about `node`.
     pub fn is_about(&self, node: &str) -> bool {
-        self.names.iter().any(|name| name.text == node)
+        match (&self.place, &self.address) {
+            (Place::Floating, Some(address)) => address.written == node || address.is_local(),
+            _ => self.names.iter().any(|name| name.text == node),
+        }
+    }
+
+    /// Whether it is above another resource.
+    pub fn is_stacked(&self) -> bool {
+        matches!(self.place, Place::StackedOn(_))
+    }
+
+    /// Whether `--peer WORD` means it: by name, or by address where it floats.
+    fn is_called(&self, word: &str) -> bool {
+        match (&self.place, &self.address) {
+            (Place::Floating, Some(address)) => address.written == word,
+            _ => self.names.iter().any(|name| name.text == word),
+        }
     }
 
     /// Its names with blanks between.
@@ -219,12 +259,22 @@ impl Resource {
         self.hosts.iter().find(|host| host.is_about(node))
     }
 
-    /// The other node's section, if there are two.
-    pub fn peer_of(&self, node: &str) -> Option<&Host> {
+    /// Whether it is above another resource on `node`.
+    pub fn is_stacked(&self, node: &str) -> bool {
+        self.host(node).is_some_and(Host::is_stacked)
+    }
+
+    /// The other node's section, if there are two; of more, the one that is about `wanted`.
+    pub fn peer_of(&self, node: &str, wanted: Option<&str>) -> Option<&Host> {
         match &self.hosts[..] {
             [a, b] if a.is_about(node) => Some(b),
             [a, b] if b.is_about(node) => Some(a),
-            _ => None,
+            hosts => {
+                let others = hosts.iter().filter(|host| !host.is_about(node));
+                let mut named = others.filter(|host| wanted.is_some_and(|wanted| host.is_called(wanted)));
+                let found = named.next()?;
+                named.next().is_none().then_some(found)
+            }
         }
     }
 }

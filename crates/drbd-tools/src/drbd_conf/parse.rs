@@ -1,9 +1,10 @@
 //! The parser: files, top level, resources.
 
 use std::collections::HashSet;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use conf::{Diagnostic, FileId, Lexer, Sources, Span, Token, TokenKind, nearest};
+use conf::{Diagnostic, FILE_BYTES_MAX, FileId, Lexer, Sources, Span, Token, TokenKind, nearest};
 
 use super::model::{Config, Global, Resource, Sections, Word};
 use super::options::Section;
@@ -33,28 +34,47 @@ impl Invalid {
 /// # Errors
 /// Everything that is wrong with it: of mistakes in the grammar the first in each file.
 pub fn load(path: &Path) -> Result<Config, Invalid> {
-    load_with(path, |sources| sources.read(path))
+    load_also(path, None)
+}
+
+/// Reads the configuration at `path`, or with `-` from stdin, and `also` as if it were part of it.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_also(path: &Path, also: Option<&Path>) -> Result<Config, Invalid> {
+    if path == Path::new("-") {
+        let text = std::io::read_to_string(std::io::stdin().lock().take(FILE_BYTES_MAX));
+        return match text {
+            Ok(text) => load_with(Path::new("STDIN"), also, |sources| sources.add(Path::new("STDIN"), text)),
+            Err(error) => Err(Invalid {
+                sources: Sources::new(),
+                findings: vec![Diagnostic::error_without_place(format!("stdin: {error}"))],
+            }),
+        };
+    }
+    load_with(path, also, |sources| sources.read(path))
 }
 
 /// Reads `/etc/drbd.conf`, or without one `/etc/drbd.d` as Debian's drbd.conf includes it.
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_default() -> Result<Config, Invalid> {
+pub fn load_default(also: Option<&Path>) -> Result<Config, Invalid> {
     let file = Path::new("/etc/drbd.conf");
     if file.exists() || !Path::new("/etc/drbd.d").is_dir() {
-        return load(file);
+        return load_also(file, also);
     }
     let includes = if Path::new("/etc/drbd.d/global_common.conf").exists() {
         "include \"drbd.d/global_common.conf\";\ninclude \"drbd.d/*.res\";\n"
     } else {
         "include \"drbd.d/*.res\";\n"
     };
-    load_with(file, |sources| sources.add(file, includes.into()))
+    load_with(file, also, |sources| sources.add(file, includes.into()))
 }
 
 fn load_with(
     path: &Path,
+    also: Option<&Path>,
     read: impl FnOnce(&mut Sources) -> Result<FileId, conf::ReadFault>,
 ) -> Result<Config, Invalid> {
     let mut sources = Sources::new();
@@ -70,6 +90,9 @@ fn load_with(
     parser.read_files.insert(identity(path));
     parser.include_stack.push(identity(path));
     parser.file();
+    if let Some(also) = also {
+        parser.second_file(also);
+    }
     parser.finish();
     let Parser { global, common, resources, findings, .. } = parser;
     if findings.iter().all(Diagnostic::is_warning) {
@@ -239,6 +262,18 @@ impl<'a> Parser<'a> {
         self.report(outcome);
     }
 
+    /// Another file, after the first.
+    fn second_file(&mut self, path: &Path) {
+        match self.sources.read(path) {
+            Err(fault) => self.findings.push(Diagnostic::error_without_place(fault.to_string())),
+            Ok(file) => {
+                self.lexer = Lexer::new(file);
+                self.previous = Span { file, start: 0, end: 0 };
+                self.file();
+            }
+        }
+    }
+
     fn top_level(&mut self) -> Result<(), Diagnostic> {
         const KNOWN: &[&str] = &["global", "common", "resource", "include", "skip"];
         loop {
@@ -273,7 +308,7 @@ impl<'a> Parser<'a> {
             let token = self.next();
             match self.sources.slice(token.span) {
                 "}" => return Ok(()),
-                "udev-always-use-vnr" => {}
+                "udev-always-use-vnr" => self.global.udev_always_use_vnr = true,
                 "disable-ip-verification" => self.global.disable_ip_verification = true,
                 "minor-count" => self.global.minor_count = Some(self.integer("minor-count", 1, 255)?.0),
                 "dialog-refresh" => {
@@ -362,9 +397,9 @@ impl<'a> Parser<'a> {
             "device",
             "meta-disk",
             "flexible-meta-disk",
+            "floating",
+            "stacked-on-top-of",
         ];
-        const UNSUPPORTED: &[&str] =
-            &["floating", "stacked-on-top-of", "proxy", "ignore-on", "connection", "connection-mesh"];
         loop {
             let token = self.next();
             let word = self.sources.slice(token.span).to_owned();
@@ -377,6 +412,8 @@ impl<'a> Parser<'a> {
                     self.expect(';')?;
                 }
                 "on" => self.host(resource, token.span)?,
+                "floating" => self.floating(resource, token.span)?,
+                "stacked-on-top-of" => self.stacked(resource, token.span)?,
                 "disk" if self.peek().is('{') => {
                     self.option_section(resource, Section::Disk, "disk", token.span)?;
                 }
@@ -390,11 +427,13 @@ impl<'a> Parser<'a> {
                     let volume = self.implicit_volume(&mut resource.volumes, token.span);
                     self.volume_statement(volume, token)?;
                 }
-                word if UNSUPPORTED.contains(&word) => {
-                    return Err(Diagnostic::error(format!("`{word}` is not supported"), token.span, "")
-                        .help(
-                            "resources here are between two nodes, each with its `on HOST { … }` section",
-                        ));
+                "proxy" => return Err(proxy(token.span)),
+                "ignore-on" => {
+                    return Err(Diagnostic::error("`ignore-on` is not supported", token.span, "")
+                        .help("remove it: a node that no section names ignores the resource"));
+                }
+                word @ ("connection" | "connection-mesh" | "peer-device-options" | "template-file") => {
+                    return Err(only_in_9(word, token.span));
                 }
                 _ => return Err(self.unknown(token, "keyword", KNOWN)),
             }
@@ -496,6 +535,18 @@ impl<'a> Parser<'a> {
             }
         }
     }
+}
+
+/// What is said of a section that only DRBD 9 knows.
+pub(super) fn only_in_9(word: &str, span: Span) -> Diagnostic {
+    Diagnostic::error(format!("`{word}` is of DRBD 9"), span, "")
+        .help("resources here are of 8.4: between two nodes, each with its `on HOST { … }` section")
+}
+
+/// What is said of DRBD Proxy.
+pub(super) fn proxy(span: Span) -> Diagnostic {
+    Diagnostic::error("`proxy` is not supported", span, "")
+        .help("DRBD Proxy is a program of its own that is not part of this one: remove the section")
 }
 
 pub(super) fn known_text(known: &[&str]) -> String {

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use conf::{Diagnostic, Span, Token, TokenKind};
 
-use super::model::{Address, Host, MetaDisk, Resource, Volume};
+use super::model::{Address, Host, MetaDisk, Place, Resource, Volume, Word};
 use super::options::Section;
-use super::parse::Parser;
+use super::parse::{Parser, only_in_9, proxy};
 
 const MINOR_MAX: u32 = (1 << 20) - 1;
 const VOLUME_MAX: u32 = 65535;
@@ -14,22 +14,69 @@ const VOLUME_MAX: u32 = 65535;
 impl Parser<'_> {
     /// `on HOST… { … }`, from the names on.
     pub(super) fn host(&mut self, resource: &mut Resource, span: Span) -> Result<(), Diagnostic> {
+        let names = self.host_names('{')?;
+        self.host_section(resource, Place::Named, names, None, span)
+    }
+
+    /// `floating ADDRESS { … }` or `floating ADDRESS;`, from the address on.
+    pub(super) fn floating(&mut self, resource: &mut Resource, span: Span) -> Result<(), Diagnostic> {
+        let address = self.address()?;
+        let name = if address.ip.is_ipv6() { format!("ipv6 {address}") } else { address.to_string() };
+        let names = vec![Word { text: name, span: address.span }];
+        self.host_section(resource, Place::Floating, names, Some(address), span)
+    }
+
+    /// `stacked-on-top-of RESOURCE { … }`, from the name on. Who that is about is known when all is read.
+    pub(super) fn stacked(&mut self, resource: &mut Resource, span: Span) -> Result<(), Diagnostic> {
+        let lower = self.value("the name of a resource")?;
+        let once = self.unique.note("stacked-on-top-of", &lower.text, lower.span);
+        self.report(once);
+        self.host_section(resource, Place::StackedOn(lower), Vec::new(), None, span)
+    }
+
+    fn host_section(
+        &mut self,
+        resource: &mut Resource,
+        place: Place,
+        names: Vec<Word>,
+        address: Option<Address>,
+        span: Span,
+    ) -> Result<(), Diagnostic> {
         const KNOWN: &[&str] =
             &["device", "disk", "address", "meta-disk", "flexible-meta-disk", "volume", "options"];
-        let names = self.host_names('{')?;
         for name in &names {
             let key = format!("{}: on {}", resource.name.text, name.text);
             let once = self.unique.note("host section", &key, name.span);
             self.report(once);
         }
         let span = span.to(names.last().map_or(span, |name| name.span));
-        let mut host = Host { names, address: None, volumes: Vec::new(), options: Vec::new(), span };
+        let is_stacked = matches!(place, Place::StackedOn(_));
+        let mut host = Host { place, names, address, volumes: Vec::new(), options: Vec::new(), span };
+        if host.place == Place::Floating && self.peek().is(';') {
+            self.next();
+            resource.hosts.push(host);
+            return Ok(());
+        }
         self.expect('{')?;
         loop {
             let token = self.next();
             match self.sources.slice(token.span) {
                 "}" => break,
                 "volume" => self.volume_section(&mut host.volumes)?,
+                "address" if host.place == Place::Floating => {
+                    return Err(Diagnostic::error(
+                        "`address` in a floating section",
+                        token.span,
+                        "the section has its address in its head",
+                    ));
+                }
+                "disk" | "meta-disk" | "flexible-meta-disk" if is_stacked && !self.peek().is('{') => {
+                    return Err(Diagnostic::error(
+                        format!("`{}` in a section that is stacked", self.sources.slice(token.span)),
+                        token.span,
+                        "its disk is the device of the resource below, with internal meta-data",
+                    ));
+                }
                 "address" => {
                     let address = self.address()?;
                     if let Some(first) = &host.address {
@@ -49,9 +96,15 @@ impl Parser<'_> {
                     let volume = self.implicit_volume(&mut host.volumes, token.span);
                     self.volume_statement(volume, token)?;
                 }
-                word @ ("proxy" | "alternate-link-address" | "node-id") => {
-                    return Err(Diagnostic::error(format!("`{word}` is not supported"), token.span, "")
-                        .help("remove it: a host section has device, disk, address and meta-disk"));
+                "proxy" => return Err(proxy(token.span)),
+                "node-id" => return Err(only_in_9("node-id", token.span)),
+                "alternate-link-address" => {
+                    return Err(Diagnostic::error(
+                        "`alternate-link-address` is not supported",
+                        token.span,
+                        "",
+                    )
+                    .help("remove it: a host section has device, disk, address and meta-disk"));
                 }
                 _ => return Err(self.unknown(token, "keyword", KNOWN)),
             }
@@ -254,6 +307,9 @@ impl Parser<'_> {
             for host in &mut resource.hosts {
                 inherit(&resource.volumes, host);
             }
+        }
+        self.put_on_top(&mut resources);
+        for resource in &resources {
             for host in &resource.hosts {
                 self.check_complete(resource, host);
                 self.check_unique(host);
@@ -261,6 +317,44 @@ impl Parser<'_> {
             self.check_same_volumes(resource);
         }
         self.resources = resources;
+    }
+
+    /// What stacked sections get from the resources below them: their hosts, and their devices as disks.
+    fn put_on_top(&mut self, resources: &mut [Resource]) {
+        let below = resources.to_vec();
+        let hosts = resources.iter_mut().flat_map(|resource| &mut resource.hosts);
+        for host in hosts {
+            let Place::StackedOn(lower) = &host.place else { continue };
+            let Some(lower) = below.iter().find(|resource| resource.name.text == lower.text) else {
+                let message = format!("resource `{}` is not defined", lower.text);
+                self.findings.push(
+                    Diagnostic::error(message, lower.span, "")
+                        .help("`stacked-on-top-of` takes the name of another resource"),
+                );
+                continue;
+            };
+            let lower_hosts: Vec<_> = lower.hosts.iter().filter(|host| !host.is_stacked()).collect();
+            host.names = lower_hosts.iter().flat_map(|host| host.names.clone()).collect();
+            for volume in &mut host.volumes {
+                let found = lower_hosts
+                    .first()
+                    .and_then(|host| host.volumes.iter().find(|candidate| candidate.number == volume.number));
+                let Some(found) = found else {
+                    let message =
+                        format!("volume {} is not defined in resource {}", volume.number, lower.name.text);
+                    self.findings.push(
+                        Diagnostic::error(message, volume.span, "defined here")
+                            .help("a stacked volume is above the volume of the same number"),
+                    );
+                    continue;
+                };
+                let named = found.device.clone();
+                let numbered =
+                    found.minor.map(|(minor, span)| Word { text: format!("/dev/drbd{minor}"), span });
+                volume.disk = named.or(numbered);
+                volume.meta_disk = Some(MetaDisk::Internal);
+            }
+        }
     }
 
     fn check_complete(&mut self, resource: &Resource, host: &Host) {

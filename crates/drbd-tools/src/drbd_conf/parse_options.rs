@@ -69,6 +69,7 @@ impl Parser<'_> {
             let token = self.next();
             match self.sources.slice(token.span) {
                 "}" => return Ok(()),
+                "stacked-timeouts" => resource.sections.stacked_timeouts = true,
                 "become-primary-on" => {
                     resource.sections.become_primary_on = self.host_names(';')?;
                 }

@@ -20,6 +20,27 @@ pub struct Cli {
     /// Read this configuration instead of /etc/drbd.conf.
     #[arg(short = 'c', long = "config-file", value_name = "FILE")]
     pub config_file: Option<PathBuf>,
+    /// For `dump`, `dump-xml` and `sh-nop`: check this file, too, as if it were part of the configuration.
+    #[arg(short = 't', long = "config-to-test", value_name = "FILE")]
+    pub config_to_test: Option<PathBuf>,
+    /// Mean the resources that are stacked on top of others, instead of the others.
+    #[arg(short = 'S', long)]
+    pub stacked: bool,
+    /// Which of several other host sections of a resource is the peer's.
+    #[arg(short = 'P', long, value_name = "HOST")]
+    pub peer: Option<String>,
+    /// Taken and not used: that program is not called.
+    #[arg(short = 's', long = "drbdsetup", value_name = "PATH", hide = true)]
+    pub drbdsetup: Option<PathBuf>,
+    /// Taken and not used.
+    #[arg(short = 'm', long = "drbdmeta", value_name = "PATH", hide = true)]
+    pub drbdmeta: Option<PathBuf>,
+    /// Taken and not used.
+    #[arg(short = 'p', long = "drbd-proxy-ctl", value_name = "PATH", hide = true)]
+    pub drbd_proxy_ctl: Option<PathBuf>,
+    /// Taken and not used.
+    #[arg(short = 'n', long = "sh-varname", value_name = "NAME", hide = true)]
+    pub sh_varname: Option<String>,
     /// Print what would be done and do nothing.
     #[arg(short = 'd', long)]
     pub dry_run: bool,
@@ -168,8 +189,14 @@ pub enum Verb {
     ShMdIdx,
     /// For scripts: our addresses.
     ShIp,
+    /// For scripts: the resources below stacked ones.
+    ShLrOf,
     /// For scripts: configuration and state as variables of a shell.
     ShStatus,
+    /// For scripts: DRBD Proxy, which is not part of this program.
+    ProxyUp,
+    /// For scripts: the same.
+    ProxyDown,
     /// Write fresh meta-data.
     CreateMd,
     /// Print the meta-data of a device that is not in use.
@@ -252,6 +279,8 @@ impl Verb {
                 | Self::ResourceOptions
                 | Self::NewResource
                 | Self::ShResource
+                | Self::ProxyUp
+                | Self::ProxyDown
                 | Self::FencePeer
                 | Self::UnfencePeer
         )
@@ -315,6 +344,11 @@ impl Verb {
         self.verifies_addresses() && !self.is_dump()
     }
 
+    /// Whether a file to test may come with it.
+    pub fn tests_configurations(self) -> bool {
+        self.is_dump() || self == Self::ShNop
+    }
+
     /// Whether our address must be one of this machine's.
     pub fn verifies_addresses(self) -> bool {
         matches!(
@@ -328,7 +362,7 @@ impl Verb {
 #[derive(Debug)]
 pub enum Parsed {
     /// A command.
-    Run(Cli),
+    Run(Box<Cli>),
     /// A text and an exit status.
     Exit {
         /// For stdout if the status is 0, else for stderr.
@@ -365,7 +399,7 @@ pub fn parse(args: Vec<OsString>) -> Parsed {
                 }
             }
             cli.setup = setup;
-            Parsed::Run(cli)
+            Parsed::Run(Box::new(cli))
         }
         Err(error) => Parsed::Exit { text: error.to_string(), status: super::EXIT_USAGE },
     }
@@ -387,7 +421,7 @@ mod tests {
 
     fn cli(line: &str) -> Cli {
         match parse(line.split_whitespace().map(Into::into).collect()) {
-            Parsed::Run(cli) => cli,
+            Parsed::Run(cli) => *cli,
             Parsed::Exit { text, .. } => panic!("{text}"),
         }
     }

@@ -4,7 +4,7 @@ use super::cli::{Cli, Verb};
 use super::setup_option::SetupOption;
 use super::step::{Bounds, Ends, Step, VolumeRef};
 use super::{EXIT_CONFIGURATION, Selected};
-use crate::drbd_conf::model::{Config, Host, Resource};
+use crate::drbd_conf::model::{Config, Host, Place, Resource};
 
 /// What is needed to say which calls a verb means.
 pub struct Plan<'c> {
@@ -15,6 +15,7 @@ pub struct Plan<'c> {
     clear_bitmap: bool,
     setup: &'c [SetupOption],
     generations: Option<&'c str>,
+    peer: Option<&'c str>,
     config: &'c Config,
     pub(super) node: &'c str,
 }
@@ -30,6 +31,7 @@ impl<'c> Plan<'c> {
             clear_bitmap: cli.clear_bitmap,
             setup: &cli.setup,
             generations: cli.generations(),
+            peer: cli.peer.as_deref(),
             config,
             node,
         }
@@ -61,6 +63,19 @@ impl<'c> Plan<'c> {
         self.volumes(Selected { resource, volume: None })
     }
 
+    /// `udev-always-use-vnr`.
+    pub fn always_uses_numbers(&self) -> bool {
+        self.config.global.udev_always_use_vnr
+    }
+
+    /// The resource below one that is stacked here.
+    pub fn lower(&self, resource: &Resource) -> Option<String> {
+        match &resource.host(self.node)?.place {
+            Place::StackedOn(lower) => Some(lower.text.clone()),
+            _ => None,
+        }
+    }
+
     /// This node's address for a resource.
     pub fn own_address(&self, resource: &Resource) -> Option<String> {
         Some(resource.host(self.node)?.address.as_ref()?.written.clone())
@@ -74,18 +89,21 @@ impl<'c> Plan<'c> {
 
     /// The other node's section, if there are two.
     pub fn peer_of(&self, resource: &'c Resource) -> Option<&'c Host> {
-        resource.peer_of(self.node)
+        resource.peer_of(self.node, self.peer)
     }
 
     pub(super) fn ends(&self, resource: &'c Resource) -> Result<Ends<'c>, u8> {
-        match (resource.host(self.node), resource.peer_of(self.node)) {
+        match (resource.host(self.node), self.peer_of(resource)) {
             (Some(us), Some(peer)) => Ok(Ends { resource, us, peer }),
             _ => {
                 let name = &resource.name.text;
-                eprintln!(
-                    "in resource {name}: {} host sections; a connection needs exactly two, ours and the peer's.",
-                    resource.hosts.len()
-                );
+                match resource.hosts.len() {
+                    0 | 1 => eprintln!("in resource {name}: Missing section 'on <PEER> {{ ... }}'."),
+                    _ => eprintln!(
+                        "in resource {name}: There are multiple host sections for the peer node.\n\
+                         Use the --peer option to select which peer section to use."
+                    ),
+                }
                 Err(EXIT_CONFIGURATION)
             }
         }
@@ -149,6 +167,9 @@ impl<'c> Plan<'c> {
             | Verb::ShMdDev
             | Verb::ShMdIdx
             | Verb::ShIp
+            | Verb::ShLrOf
+            | Verb::ProxyUp
+            | Verb::ProxyDown
             | Verb::BeforeResyncTarget
             | Verb::AfterResyncTarget
             | Verb::BeforeResyncSource

@@ -5,9 +5,10 @@ use std::fmt::Write;
 use clap::ValueEnum;
 
 use super::Selected;
-use super::cli::Verb;
+use super::cli::{Cli, Verb};
 use super::plan::Plan;
 use super::step::VolumeRef;
+use crate::drbd_conf::dump::escaped;
 use crate::drbd_conf::model::Config;
 
 /// `DRBD_MINOR_COUNT_DEF` and `_MAX`.
@@ -15,13 +16,14 @@ const MINOR_COUNT_DEFAULT: usize = 32;
 const MINOR_COUNT_MAX: usize = 255;
 
 /// What a verb prints about the whole configuration; none if it is about resources.
-pub fn about_all(verb: Verb, config: &Config, node: &str) -> Option<String> {
-    let names = || config.resources.iter().filter(|r| r.host(node).is_some()).map(|r| r.name.text.as_str());
-    Some(match verb {
+pub fn about_all(cli: &Cli, config: &Config, node: &str) -> Option<String> {
+    let ours =
+        config.resources.iter().filter(|r| r.host(node).is_some() && r.is_stacked(node) == cli.stacked);
+    Some(match cli.verb {
         Verb::ShNop => String::new(),
         Verb::ShResources => {
-            let names: Vec<_> = names().collect();
-            names.join(" ") + "\n"
+            let names: Vec<_> = ours.map(|resource| escaped(&resource.name.text)).collect();
+            if names.is_empty() { String::new() } else { names.join(" ") + "\n" }
         }
         Verb::ShModParms => {
             let minors =
@@ -42,28 +44,31 @@ pub fn about_one(verb: Verb, plan: &Plan<'_>, selected: Selected<'_>) -> Option<
     if verb == Verb::ShResource {
         return Some(format!("{}\n", selected.resource.name.text));
     }
-    let of_volume: fn(VolumeRef<'_>) -> String = match verb {
-        Verb::ShDev => |of| of.device(),
-        Verb::ShUdev => udev,
-        Verb::ShMinor => |of| of.minor().to_string(),
-        Verb::ShLlDev => |of| of.disk().to_owned(),
-        Verb::ShMdDev => |of| of.meta_disk().to_owned(),
-        Verb::ShMdIdx => |of| of.index_word("flexible"),
-        Verb::ShIp => |_| String::new(),
+    let of_volume: &dyn Fn(VolumeRef<'_>) -> String = match verb {
+        Verb::ShDev => &|of| of.device(),
+        Verb::ShUdev => &|of| udev(of, plan.always_uses_numbers()),
+        Verb::ShMinor => &|of| of.minor().to_string(),
+        Verb::ShLlDev => &|of| of.disk().to_owned(),
+        Verb::ShMdDev => &|of| of.meta_disk().to_owned(),
+        Verb::ShMdIdx => &|of| of.index_word("flexible"),
+        Verb::ShIp => &|_| plan.own_address(selected.resource).unwrap_or_default(),
+        Verb::ShLrOf => &|_| plan.lower(selected.resource).unwrap_or_default(),
         _ => return None,
     };
-    let address = || plan.own_address(selected.resource).unwrap_or_default();
     let mut text = String::new();
     for of in plan.volumes(selected) {
-        let word = if verb == Verb::ShIp { address() } else { of_volume(of) };
-        writeln!(text, "{word}").expect("a String takes every text");
+        writeln!(text, "{}", of_volume(of)).expect("a String takes every text");
     }
     Some(text)
 }
 
-fn udev(of: VolumeRef<'_>) -> String {
+fn udev(of: VolumeRef<'_>, always_uses_numbers: bool) -> String {
     let name = &of.resource.name.text;
-    let volume = if of.volume.is_implicit { String::new() } else { format!("/{}", of.volume.number) };
+    let volume = if of.volume.is_implicit && !always_uses_numbers {
+        String::new()
+    } else {
+        format!("/{}", of.volume.number)
+    };
     let device = of.device();
     let short = |path: &str| path.strip_prefix("/dev/").unwrap_or(path).to_owned();
     format!("RESOURCE={name}{volume}\nDEVICE={}\nDISK={}", short(&device), short(of.disk()))

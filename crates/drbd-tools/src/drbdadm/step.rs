@@ -8,6 +8,9 @@ use crate::drbd_conf::effective;
 use crate::drbd_conf::model::{Host, MetaDisk, Resource, Setting, Volume};
 use drbd_format::meta::Placement;
 
+/// `wait-connect` of a stacked resource without `connect-int`.
+const STACKED_TIMEOUT_S: u32 = 20;
+
 /// A volume of a resource on this host.
 #[derive(Clone, Copy, Debug)]
 pub struct VolumeRef<'c> {
@@ -39,6 +42,19 @@ impl<'c> VolumeRef<'c> {
             Some(MetaDisk::Flexible(device) | MetaDisk::Indexed(device, _)) => &device.text,
             Some(MetaDisk::Internal) | None => self.disk(),
         }
+    }
+
+    /// How long a stacked volume waits for its peer, which is far away and need not come: twice `connect-int`, unless
+    /// `stacked-timeouts` says that the startup section is obeyed. None: as the startup section says.
+    pub fn stacked_timeout_s(self) -> Option<u32> {
+        let mut hosts = self.resource.hosts.iter();
+        let host = hosts.find(|host| host.volumes.iter().any(|volume| std::ptr::eq(volume, self.volume)))?;
+        if !host.is_stacked() || self.resource.sections.stacked_timeouts {
+            return None;
+        }
+        let is_set = self.resource.sections.net.iter().any(|setting| setting.option.name == "connect-int");
+        let connect_int_s = effective::net_options(&self.resource.sections.net, "").connect_int_s;
+        Some(if is_set { 2 * connect_int_s } else { STACKED_TIMEOUT_S })
     }
 
     /// Where on it.
@@ -312,6 +328,10 @@ impl<'c> Step<'c> {
             Self::State(of, verb) | Self::Sync(of, verb) => say(&[verb, &of.minor().to_string()]),
             Self::WaitConnect(of) => {
                 say(&["wait-connect", &of.minor().to_string()]);
+                if let Some(seconds) = of.stacked_timeout_s() {
+                    say(&["--wfc-timeout", &seconds.to_string()]);
+                    return shell_line(&words);
+                }
                 words.extend(option_words(&of.resource.sections.startup));
             }
             Self::SetGi(of, text, force) => {
@@ -325,8 +345,12 @@ impl<'c> Step<'c> {
                 words.extend(force.then(|| "--force".to_owned()));
             }
         }
-        words.iter().map(|word| shell_escaped(word)).collect::<Vec<_>>().join(" ")
+        shell_line(&words)
     }
+}
+
+fn shell_line(words: &[String]) -> String {
+    words.iter().map(|word| shell_escaped(word)).collect::<Vec<_>>().join(" ")
 }
 
 fn option_word(setting: &Setting, node: &str, minor_of: &dyn Fn(&str) -> Option<u32>) -> String {

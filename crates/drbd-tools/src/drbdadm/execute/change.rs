@@ -82,11 +82,17 @@ impl Executor<'_> {
         for resource in config.resources.iter().filter(|resource| resource.host(self.node).is_some()) {
             let (line, _) = config.sources.line_column(resource.span);
             let file = config.sources.path(resource.span.file).display();
-            println!(
-                "_conf_res_name={}\n_conf_file_line={file}:{line}\n\n_stacked_on=\n_stacked_on_device=\n_stacked_on_minor=",
-                resource.name.text
-            );
-            for of in plan.all_volumes(resource) {
+            println!("_conf_res_name={}\n_conf_file_line={file}:{line}\n", resource.name.text);
+            let lower = plan.lower(resource).and_then(|name| config.resource(&name));
+            let below: Vec<_> = lower.map(|lower| plan.all_volumes(lower)).unwrap_or_default();
+            match lower {
+                Some(lower) => println!("_stacked_on={}", lower.name.text),
+                None => println!("_stacked_on=\n_stacked_on_device=\n_stacked_on_minor="),
+            }
+            for (index, of) in plan.all_volumes(resource).into_iter().enumerate() {
+                if let Some(below) = below.get(index) {
+                    println!("_stacked_on_device={}\n_stacked_on_minor={}", below.device(), below.minor());
+                }
                 println!("_conf_volume={}", of.volume.number);
                 let step = Step::State(of, "sh-status");
                 if self.cli.dry_run {

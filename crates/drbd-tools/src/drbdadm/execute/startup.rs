@@ -29,10 +29,17 @@ struct Waiting<'c> {
     deadline: Option<Instant>,
 }
 
+fn options(of: VolumeRef<'_>) -> WaitOptions {
+    match of.stacked_timeout_s() {
+        Some(wfc_timeout_s) => WaitOptions { wfc_timeout_s, ..WaitOptions::default() },
+        None => WaitOptions::from_settings(&of.resource.sections.startup),
+    }
+}
+
 impl Executor<'_> {
     /// Waits until one device is connected; the exit status.
     pub(super) fn wait_connect(&mut self, of: VolumeRef<'_>) -> Result<u8, SessionError> {
-        let options = WaitOptions::from_settings(&of.resource.sections.startup);
+        let options = options(of);
         match self.session(false)? {
             Some(session) => wait::wait(session, of.minor(), Awaited::Connected, options),
             None => Ok(not_there(&Step::WaitConnect(of))),
@@ -44,7 +51,7 @@ impl Executor<'_> {
             eprintln!("error determining which timeout to use: minor not available");
             return Ok(None);
         };
-        let options = WaitOptions::from_settings(&of.resource.sections.startup);
+        let options = options(of);
         let (timeout, said) = options.timeout(device.peer_disk, device.was_degraded);
         eprint!("{said}");
         Ok(Some(Waiting { of, options, deadline: timeout.map(|timeout| Instant::now() + timeout) }))
@@ -58,8 +65,9 @@ impl Executor<'_> {
 
     /// `wait-con-int`: waits for all connections of this node at once. A person at a terminal may end it by `yes`.
     pub fn wait_con_int(&mut self, plan: &Plan<'_>, config: &Config) -> Result<u8, u8> {
-        let volumes: Vec<_> =
-            config.resources.iter().flat_map(|resource| plan.all_volumes(resource)).collect();
+        let (node, is_stacked) = (self.node, self.cli.stacked);
+        let meant = config.resources.iter().filter(|resource| resource.is_stacked(node) == is_stacked);
+        let volumes: Vec<_> = meant.flat_map(|resource| plan.all_volumes(resource)).collect();
         for &of in &volumes {
             let step = Step::WaitConnect(of);
             if self.cli.dry_run || self.cli.verbose {
