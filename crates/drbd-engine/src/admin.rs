@@ -133,6 +133,21 @@ pub enum Command {
         /// Sector before which it ends; none: the end of the device.
         stop_sector: Option<u64>,
     },
+    /// Let the front wait.
+    SuspendIo {
+        /// A device of the resource.
+        minor: u32,
+    },
+    /// Let the front go on, whatever it waits for.
+    ResumeIo {
+        /// The device.
+        minor: u32,
+    },
+    /// Our data are no longer to be relied upon.
+    Outdate {
+        /// The device.
+        minor: u32,
+    },
     /// Begin a generation.
     NewCurrentUuid {
         /// The device.
@@ -278,6 +293,10 @@ pub struct DiskOptions {
     pub resync_rate_kib_per_s: u32,
     /// Number of hot extents.
     pub al_extents: u32,
+    /// `enum drbd_fencing_p`: whether a lost peer must be kept from going on before we do.
+    pub fencing: u32,
+    /// `enum drbd_io_error_p`: what becomes of a disk that fails.
+    pub on_io_error: u32,
     /// Flush the backing device where ordering needs it.
     pub disk_flushes: bool,
     /// The same for the meta-data.
@@ -300,6 +319,8 @@ impl Default for DiskOptions {
             size_sectors: 0,
             resync_rate_kib_per_s: 250,
             al_extents: 1237,
+            fencing: 0,
+            on_io_error: 2,
             disk_flushes: true,
             md_flushes: true,
             c_plan_ahead_ds: 20,

@@ -49,7 +49,7 @@ impl Resource {
     pub(crate) fn resume_held(&mut self, volume: u16) {
         let permitted = self.permit.allows(self.turn.now);
         while let Some(device) = self.devices.get_mut(&volume) {
-            if !device.is_stable() {
+            if !device.is_stable() || self.suspended.any() {
                 return;
             }
             // Reads need no permit.
@@ -115,6 +115,11 @@ impl Resource {
             _ => false,
         };
         let there = link.is_open() && state.conn.is_connected() && state.pdsk == D::UpToDate;
+        if !here && !there && self.suspended.any() {
+            // It was under way when the last current data went.
+            device.held.push_front(Held { request, op: FrontOp::Read(range), payload: None });
+            return;
+        }
         if !here && !there {
             self.fail_front(volume, request, None, FrontFault::Io);
             return;
@@ -176,6 +181,7 @@ impl Resource {
                 remote: Leg::None,
                 epoch: None,
                 begins_anew: false,
+                frozen: false,
                 sent_at: self.turn.now,
                 acks_left: 0,
                 refused: false,
@@ -342,11 +348,13 @@ impl Resource {
 
     /// The peer is lost: what it was to do counts as not done there.
     pub(crate) fn parts_lost_peer(&mut self, volume: u16) {
+        let waits = self.waits_for_peer();
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let mut waiting = Vec::new();
         for (tag, part) in &mut device.parts {
             if part.remote == Leg::Pending {
                 part.remote = Leg::Failed;
+                part.frozen = waits;
                 waiting.push(*tag);
             }
         }
@@ -362,6 +370,11 @@ impl Resource {
         if !part.started || part.local == Leg::Pending || part.remote == Leg::Pending {
             return;
         }
+        if self.freeze(volume, tag) {
+            return;
+        }
+        let Some(device) = self.devices.get_mut(&volume) else { return };
+        let Some(part) = device.parts.get(&tag) else { return };
         if part.begins_anew {
             return self.begin_part_anew(volume, tag);
         }
@@ -396,7 +409,7 @@ impl Resource {
             self.when_stable.push(WhenStable { volume, version, then: Then::Complete { request } });
             return;
         }
-        if !self.permit.allows(self.turn.now) {
+        if !self.permit.allows(self.turn.now) || self.suspended.any() {
             device.withheld.push(request);
             return;
         }
@@ -410,7 +423,7 @@ impl Resource {
 
     /// Completes what was withheld, if the permit allows it again.
     pub(crate) fn complete_withheld(&mut self, volume: u16) {
-        if !self.permit.allows(self.turn.now) {
+        if !self.permit.allows(self.turn.now) || self.suspended.any() {
             return;
         }
         let withheld =
@@ -454,7 +467,7 @@ impl Resource {
         let ended = device.flushes.get(&tag).is_some_and(|flush| {
             flush.local != Leg::Pending && flush.epoch.is_none_or(|epoch| log.is_settled(epoch))
         });
-        if !ended {
+        if !ended || self.suspended.fencing {
             return;
         }
         let Some(flush) = device.flushes.remove(&tag) else { return };

@@ -479,14 +479,11 @@ impl Resource {
         self.link.pinged_at = None;
         let was_open = self.link.state >= C::WFReportParams || self.link.state == C::TearDown;
         // Whatever the peer may not have on stable storage differs from now on.
-        for sent in self.link.log.lost() {
-            if let Some(device) = self.devices.get_mut(&sent.volume) {
-                device.set_out_of_sync(sent.range);
-                if let Some(disk) = device.disk.as_mut().filter(|_| !sent.extents.is_empty()) {
-                    disk.hot.release(&sent.extents, self.turn.now);
-                }
-            }
+        if was_open {
+            self.suspend_before_loss(why);
         }
+        let lost = self.link.log.lost();
+        self.writes_lost(lost);
         self.link.connection += 1;
         self.forget_deferred();
         self.link.epoch_has_completed = false;
@@ -503,10 +500,13 @@ impl Resource {
             self.retry_remote_reads(volume);
         }
         self.epochs_moved();
+        if was_open {
+            self.fence_lost_peer();
+        }
         match self.link.asked.take() {
             Some(Asked::Primary { ticket, force, .. }) => self.promote_alone(ticket, force),
             Some(Asked::Resync { ticket, .. }) => self.answer(ticket, Err(refused(code::NEED_CONNECTION))),
-            Some(Asked::Disconnect { ticket }) if why != C::Disconnecting => {
+            Some(Asked::Disconnect { ticket, .. }) if why != C::Disconnecting => {
                 // The peer is gone anyway.
                 self.link.configuration = None;
                 self.turn.out.push(Action::StopListening);
@@ -514,7 +514,7 @@ impl Resource {
                 self.answer(ticket, Ok(Vec::new()));
                 return false;
             }
-            Some(Asked::Disconnect { ticket }) => self.answer(ticket, Ok(Vec::new())),
+            Some(Asked::Disconnect { ticket, .. }) => self.answer(ticket, Ok(Vec::new())),
             None => {}
         }
         had || was_open
@@ -592,7 +592,6 @@ impl Resource {
             self.stand_alone();
             return self.answer(ticket, Ok(Vec::new()));
         }
-        self.link.asked = Some(Asked::Disconnect { ticket });
-        self.ask_to_leave();
+        self.leave_fencing(ticket);
     }
 }

@@ -117,6 +117,8 @@ pub struct Part {
     pub epoch: Option<u32>,
     /// The peer did not take it because of a write of its own: it begins anew when our disk is done with it.
     pub begins_anew: bool,
+    /// Its peer is lost, or nobody could do it, and the front waits: it ends or begins anew when the front goes on.
+    pub frozen: bool,
     /// When it was sent.
     pub sent_at: Instant,
     /// Packets of it that the peer has not acknowledged.
@@ -364,6 +366,8 @@ pub struct Device {
     pub bitmap_job: Option<Tag>,
     /// The source of a full resync began before our bits were stable: its identifier waits until then.
     pub early_sync_uuid: Option<u64>,
+    /// The peer's copy is lost, and the front waits: a generation begins when it goes on alone (`NEW_CUR_UUID`).
+    pub new_generation_due: bool,
     /// The handler that must permit the resync before it begins; of an earlier handshake it does not count.
     pub asked_handler: Option<HandlerRun>,
     /// A full resync to this disk was agreed upon, and has not begun.
@@ -444,6 +448,7 @@ impl Device {
             bitmap_due: None,
             bitmap_job: None,
             early_sync_uuid: None,
+            new_generation_due: false,
             asked_handler: None,
             gives_way: false,
             bitmap_receiver: BitmapReceiver::new(),

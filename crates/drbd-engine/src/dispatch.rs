@@ -90,7 +90,7 @@ impl Resource {
             Packet::State(word) => self.state_received(volume, word),
             Packet::SyncUuid(uuid) => self.sync_uuid_received(volume, uuid),
             Packet::StateChgReq { mask, val } => self.state_change_asked(volume, mask, val),
-            Packet::ConnStChgReq { val, .. } => self.connection_change_asked(val),
+            Packet::ConnStChgReq { mask, val } => self.connection_change_asked(mask, val),
             Packet::OutOfSync { sector, blksize } => self.out_of_sync_received(volume, sector, blksize),
             other => {
                 let text = format!("{} on the data socket is not supported", other.command());

@@ -202,6 +202,18 @@ pub enum Order {
         /// Declare both disks equal.
         clear_bitmap: bool,
     },
+    /// Let the front wait.
+    SuspendIo,
+    /// Let the front go on, whatever it waits for.
+    ResumeIo {
+        /// Whose superblock must be stable before the answer.
+        volume: u16,
+    },
+    /// Our data are no longer to be relied upon.
+    Outdate {
+        /// Of which volume.
+        volume: u16,
+    },
     /// Become secondary; the shell has seen to it that nothing holds the device.
     Secondary,
 }

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::event::{Action, Level};
+use crate::fencing::FenceFor;
 use crate::resource::Resource;
 
 /// Programs under way at most. A peer that comes and goes starts new ones each time, while an old one may hang.
@@ -108,6 +109,8 @@ pub(crate) enum After {
     Nothing,
     /// The resync of a volume, if it still stands where it stood.
     Resync { volume: u16 },
+    /// What the peer is worth now; `met` counts its visits.
+    Fence { met: u64, purpose: FenceFor },
 }
 
 /// A program that runs.
@@ -171,6 +174,7 @@ impl Resource {
         );
         match after {
             After::Nothing => {}
+            After::Fence { met, purpose } => self.fence_ended(status, met, purpose),
             After::Resync { volume } => self.resync_permitted(volume, run, handler, status),
         }
     }

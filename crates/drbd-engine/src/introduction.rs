@@ -158,6 +158,16 @@ impl Resource {
                 ns.disk = D::Failed;
             }
         }
+        let is_due = self.devices.get(&volume).is_some_and(|d| d.new_generation_due);
+        if peer_disk == D::Consistent && is_due && ns.conn == C::Connected && os.conn < C::Connected {
+            // Only a peer that was cut off for a while has what it acknowledged; this one was without power.
+            self.turn.log(Level::Error, "Aborting Connect, can not thaw IO with an only Consistent peer");
+            self.suspended.user = false;
+            self.begin_due_generations();
+            let lost = std::mem::take(&mut self.frozen);
+            self.writes_went(lost);
+            return self.lose(C::ProtocolError);
+        }
         let ns = State::sanitized(ns);
         if os.conn < C::Connected && ns.conn >= C::Connected {
             let two = self.link.two_primaries();
@@ -167,6 +177,7 @@ impl Resource {
                 return self.stand_alone();
             }
             self.link.state = C::Connected;
+            self.link.met += 1;
         }
         self.transition(volume, ns);
         if ns.disk == D::Failed {

@@ -52,6 +52,17 @@ pub enum Stage {
     Open,
 }
 
+/// Whose data are no longer to be relied upon when two nodes part in order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Outdates {
+    /// Nobody's.
+    Nobody,
+    /// The peer's: we are primary, and fence.
+    Peer,
+    /// Ours: the peer wants that.
+    Us,
+}
+
 /// A change of state that the peer is asked to agree to.
 #[derive(Clone, Debug)]
 pub enum Asked {
@@ -77,6 +88,8 @@ pub enum Asked {
     Disconnect {
         /// Whom to answer.
         ticket: Ticket,
+        /// Who is outdated by it.
+        outdates: Outdates,
     },
 }
 
@@ -156,6 +169,8 @@ pub struct Link {
     pub meta: Option<SocketId>,
     /// Accepted, first packet not yet seen.
     pub unnamed: Vec<SocketId>,
+    /// Counts the handshakes that led to a connection.
+    pub met: u64,
     /// Counts the connections that were lost.
     pub connection: u64,
     /// How far the handshake is.
@@ -209,6 +224,7 @@ impl Link {
             data: None,
             meta: None,
             unnamed: Vec::new(),
+            met: 0,
             connection: 0,
             stage: Stage::Sockets,
             early_features: None,

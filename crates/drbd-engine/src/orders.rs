@@ -8,9 +8,10 @@ use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::{Packet, StateWord};
 use units::SectorRange;
 
-use crate::admin::{DiskOptions, Refusal};
+use crate::admin::{DiskOptions, Refusal, ReplicationProtocol};
 use crate::device::{Device, Disk, Purpose};
 use crate::event::{FoundDisk, Level, MetaBlock, MetaStep, Order, Ticket};
+use crate::fencing::{DONT_CARE, Fenced, STONITH};
 use crate::generations::Generations;
 use crate::hot_extents::HotExtents;
 use crate::link::{Asked, Configuration};
@@ -35,7 +36,10 @@ impl Resource {
             Order::Detach { volume } => self.detach(ticket, volume),
             Order::Resize { volume, wish } => self.resize(ticket, volume, wish),
             Order::DiskOptions { volume, options } => {
-                if let Some(disk) = self.devices.get_mut(&volume).and_then(|d| d.disk.as_mut()) {
+                if let Some(device) = self.devices.get_mut(&volume)
+                    && let Some(disk) = &mut device.disk
+                {
+                    device.state.fences = options.fencing != DONT_CARE;
                     disk.options = options;
                     return self.answer(ticket, Ok(Vec::new()));
                 }
@@ -52,12 +56,19 @@ impl Resource {
                 if let Some(number) = net_options::fault(&options) {
                     return self.answer(ticket, Err(refused(number)));
                 }
+                let stonith = self.devices.values().any(|d| d.fencing() == STONITH);
+                if stonith && options.protocol == ReplicationProtocol::A {
+                    return self.answer(ticket, Err(refused(code::STONITH_AND_PROTOCOL_A)));
+                }
                 self.link.fenced = false;
                 self.link.configuration = Some(Configuration { local, peer, options, discard_my_data });
                 self.start_connecting(true);
                 self.answer(ticket, Ok(Vec::new()));
             }
             Order::NetOptions(options) => self.change_net_options(ticket, options),
+            Order::SuspendIo => self.suspend_io(ticket),
+            Order::ResumeIo { volume } => self.resume_io(ticket, volume),
+            Order::Outdate { volume } => self.outdate(ticket, volume),
             Order::Disconnect { force } => self.disconnect(ticket, force),
             Order::Primary { force } => self.promote(ticket, force),
             Order::Secondary => self.demote(ticket),
@@ -107,6 +118,8 @@ impl Resource {
         }
         // A disk that was primary's and was not let go in order: its hot extents may differ from the peer's.
         let was_primary = flags.has(MetaFlags::PRIMARY_IND) || flags.has(MetaFlags::CRASHED_PRIMARY);
+        // Its front has waited for it.
+        let serves_on = device.state.role == Role::Primary && self.suspended.no_data;
         let mut bitmap = found.bitmap.resized(size);
         if flags.has(MetaFlags::FULL_SYNC) || (was_primary && flags.has(MetaFlags::AL_DISABLED)) {
             bitmap.set_all();
@@ -128,11 +141,11 @@ impl Resource {
             (true, false) => D::Outdated,
             (false, _) => D::Inconsistent,
         };
+        let pdsk = if flags.has(MetaFlags::PEER_OUT_DATED) { D::Outdated } else { device.state.pdsk };
         // Without fencing nobody else could have become newer with our knowledge.
-        if decided == D::Consistent {
+        if decided == D::Consistent && (pdsk == D::Outdated || options.fencing == DONT_CARE) {
             decided = D::UpToDate;
         }
-        let pdsk = if flags.has(MetaFlags::PEER_OUT_DATED) { D::Outdated } else { device.state.pdsk };
         let slots = al_slots(options.al_extents, found.layout.al_size());
         let mut hot = HotExtents::new(slots, found.next_transaction);
         let mut superblock = found.superblock;
@@ -154,7 +167,7 @@ impl Resource {
             options,
             logical_block_bytes: found.logical_block_bytes,
             discards: found.discards,
-            crashed_primary: was_primary,
+            crashed_primary: was_primary && (!serves_on || flags.has(MetaFlags::CRASHED_PRIMARY)),
             negotiated: decided,
             version: 1,
             writing: None,
@@ -163,6 +176,7 @@ impl Resource {
             exposed_until_then: 0,
             superblock,
         });
+        device.state.fences = device.fencing() != DONT_CARE;
         let role = device.state.role;
         if let Some(disk) = &mut device.disk {
             let current = disk.generations.current();
@@ -244,18 +258,31 @@ impl Resource {
         if self.role == Role::Primary {
             return self.answer(ticket, Ok(Vec::new()));
         }
-        if self.link.asked.is_some() || self.demoting.is_some() {
+        if self.link.asked.is_some() || self.demoting.is_some() || self.promoting {
             return self.answer(ticket, Err(refused(code::CONCURRENT_STATE_CHANGE)));
         }
         if self.link.is_open() {
             self.ping();
         }
-        let forced = match self.promotion(force) {
-            Ok(forced) => forced,
-            Err(number) => return self.answer(ticket, Err(refused(number))),
+        self.promote_after_fencing(ticket, force, Fenced::Unasked);
+    }
+
+    /// Becomes primary with what `fence-peer` has come to; calls it if that is what is missing (`drbd_set_role`).
+    pub(crate) fn promote_after_fencing(&mut self, ticket: Ticket, force: bool, fenced: Fenced) {
+        let is_consistent = self.devices.values().any(|d| d.state.disk == D::Consistent);
+        let forced = match self.promotion_states(force, fenced) {
+            Ok((forced, _)) => forced,
+            Err(number) => {
+                let asks =
+                    number == code::PRIMARY_NOP || (number == code::NO_UP_TO_DATE_DISK && is_consistent);
+                if !(asks && fenced == Fenced::Unasked && self.fence_for_promotion(ticket, force)) {
+                    self.answer(ticket, Err(refused(number)));
+                }
+                return;
+            }
         };
         if !(self.link.is_open() && self.link.state >= C::Connected) {
-            return self.promote_now(ticket, force);
+            return self.promote_now(ticket, force, fenced);
         }
         let mut volumes = BTreeSet::new();
         for (&volume, device) in &self.devices {
@@ -273,29 +300,6 @@ impl Resource {
         self.link.asked = Some(Asked::Primary { ticket, force, volumes });
     }
 
-    /// Whether all volumes may become primary, and which of them only because they are declared current.
-    fn promotion(&self, force: bool) -> Result<BTreeSet<u16>, i32> {
-        let two = self.link.two_primaries();
-        let introducing = self.link.is_introducing();
-        let mut forced = BTreeSet::new();
-        for (&volume, device) in &self.devices {
-            let os = device.state;
-            let ns = State::sanitized(State { role: Role::Primary, ..os });
-            match os.check(ns, two, introducing) {
-                Ok(()) => {}
-                Err(code::NO_UP_TO_DATE_DISK)
-                    if force && os.disk >= D::Inconsistent && os.disk < D::UpToDate =>
-                {
-                    let ns = State::sanitized(State { role: Role::Primary, disk: D::UpToDate, ..os });
-                    os.check(ns, two, introducing)?;
-                    forced.insert(volume);
-                }
-                Err(number) => return Err(number),
-            }
-        }
-        Ok(forced)
-    }
-
     /// The peer does not agree.
     pub(crate) fn promotion_refused(&mut self, ticket: Ticket, number: i32) {
         let number = if number == 0 { code::CW_FAILED_BY_PEER } else { number };
@@ -304,22 +308,24 @@ impl Resource {
 
     /// The peer was lost while it was asked.
     pub(crate) fn promote_alone(&mut self, ticket: Ticket, force: bool) {
-        self.promote_now(ticket, force);
+        self.promote_after_fencing(ticket, force, Fenced::Unasked);
     }
 
     /// Nobody objects.
-    pub(crate) fn promote_now(&mut self, ticket: Ticket, force: bool) {
-        let forced = match self.promotion(force) {
-            Ok(forced) => forced,
+    pub(crate) fn promote_now(&mut self, ticket: Ticket, force: bool, fenced: Fenced) {
+        let (forced, states) = match self.promotion_states(force, fenced) {
+            Ok(found) => found,
             Err(number) => return self.answer(ticket, Err(refused(number))),
         };
         self.role = Role::Primary;
         let mut first = None;
-        for volume in self.volumes() {
-            let Some(state) = self.devices.get(&volume).map(|d| d.state) else { continue };
+        for (volume, state) in states {
             let is_forced = forced.contains(&volume);
-            let disk = if is_forced { D::UpToDate } else { state.disk };
-            self.transition(volume, State { role: Role::Primary, disk, ..state });
+            let is_split = self.devices.get(&volume).is_some_and(|d| d.state.pdsk > state.pdsk);
+            if is_split && state.fences {
+                self.turn.log(Level::Warning, "Forced into split brain situation!");
+            }
+            self.transition(volume, state);
             if is_forced {
                 self.turn.log(Level::Warning, "Forced to consider local data as UpToDate!");
             }

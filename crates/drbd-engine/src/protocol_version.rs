@@ -67,9 +67,7 @@ impl Resource {
     }
 
     /// Asks the peer to agree that we leave (`conn_send_state_req`).
-    pub(crate) fn ask_to_leave(&mut self) {
-        let mask = StateWord(31 << 4);
-        let val = StateWord(u32::from(C::Disconnecting.0) << 4);
+    pub(crate) fn send_leave_request(&mut self, mask: StateWord, val: StateWord) {
         let packet = if self.link.agreed.protocol >= CONNECTION_HAS_VOLUMES {
             Packet::ConnStChgReq { mask, val }
         } else {

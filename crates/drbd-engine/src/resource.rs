@@ -10,7 +10,9 @@ use crate::event::{Action, Actions, Event, FrontId, Order, Tag, Ticket};
 use crate::handlers::Handlers;
 use crate::link::Link;
 use crate::status::ResourceStatus;
+use crate::suspension::Suspended;
 use crate::time::Instant;
+use crate::transfer_log::Sent;
 use crate::turn::{Entropy, Turn};
 
 /// Until when writes may complete to the front.
@@ -68,6 +70,12 @@ pub struct Resource {
     pub(crate) demoting: Option<Demotion>,
     /// Orders that wait until two nodes have introduced themselves.
     pub(crate) delayed: VecDeque<(Ticket, Order)>,
+    /// Why the front waits.
+    pub(crate) suspended: Suspended,
+    /// Writes that the lost peer did not confirm, while the front waits for it.
+    pub(crate) frozen: Vec<Sent>,
+    /// A promotion waits for the peer to be fenced.
+    pub(crate) promoting: bool,
     /// Programs of the administrator that run.
     pub(crate) handlers: Handlers,
     pub(crate) turn: Turn,
@@ -86,6 +94,9 @@ impl Resource {
             when_stable: Vec::new(),
             demoting: None,
             delayed: VecDeque::new(),
+            suspended: Suspended::default(),
+            frozen: Vec::new(),
+            promoting: false,
             handlers: Handlers::default(),
             turn: Turn::new(name, entropy),
         }
@@ -161,6 +172,7 @@ impl Resource {
     /// What any turn may have made possible or due.
     fn settle(&mut self) {
         self.keep_time();
+        self.thaw_if_due();
         self.give_delayed_orders();
         for volume in self.volumes() {
             self.resize_if_quiet(volume);
@@ -207,7 +219,7 @@ impl Resource {
             devices: self
                 .devices
                 .values()
-                .map(|d| d.status(&self.link, self.turn.now, self.permit))
+                .map(|d| d.status(&self.link, self.turn.now, self.permit, self.suspended))
                 .collect(),
         }
     }
@@ -216,6 +228,7 @@ impl Resource {
     pub fn leftovers(&self) -> Option<String> {
         let link = (!self.link.unnamed.is_empty()).then(|| "an unnamed socket".to_owned());
         let link = link.or_else(|| (!self.link.log.is_empty()).then(|| "unconfirmed epochs".to_owned()));
+        let link = link.or_else(|| (!self.frozen.is_empty()).then(|| "frozen writes".to_owned()));
         let waiting =
             (!self.when_stable.is_empty()).then(|| "somebody who waits for a superblock".to_owned());
         link.or(waiting).or_else(|| {

@@ -459,6 +459,8 @@ impl Resource {
         self.transition(volume, next);
         if target {
             self.call_handler(Handler::AfterResyncTarget, volume);
+        } else {
+            self.unfence_if_equal(volume);
         }
     }
 

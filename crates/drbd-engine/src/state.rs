@@ -19,6 +19,8 @@ pub mod code {
     pub const NO_REMOTE_DISK: i32 = -5;
     /// Refusing to be Outdated while Connected.
     pub const CONNECTED_OUTDATES: i32 = -6;
+    /// Refusing to be Primary while peer is not outdated.
+    pub const PRIMARY_NOP: i32 = -7;
     /// Can not start OV/resync since it is already active.
     pub const RESYNC_RUNNING: i32 = -8;
     /// Can not disconnect a StandAlone device.
@@ -99,6 +101,8 @@ pub mod code {
     pub const NEED_APV_100: i32 = 163;
     /// `ERR_AUTH_ALG`.
     pub const AUTH_ALG: i32 = 120;
+    /// `ERR_STONITH_AND_PROT_A`.
+    pub const STONITH_AND_PROTOCOL_A: i32 = 154;
     /// `ERR_NOT_PROTO_C`.
     pub const NOT_PROTO_C: i32 = 139;
 }
@@ -125,6 +129,8 @@ pub struct State {
     pub user_isp: bool,
     /// Resync paused by the peer.
     pub peer_isp: bool,
+    /// `fencing` of our disk: a primary must know the peer outdated before it is without it.
+    pub fences: bool,
 }
 
 use ConnectionState as C;
@@ -140,6 +146,7 @@ impl State {
         pdsk: D::DUnknown,
         user_isp: false,
         peer_isp: false,
+        fences: false,
     };
 
     /// As it travels.
@@ -205,6 +212,8 @@ impl State {
             Some(code::TWO_PRIMARIES)
         } else if primary && (alone_without_data || nobody_has_data) {
             Some(code::NO_UP_TO_DATE_DISK)
+        } else if self.fences && primary && self.conn < C::Connected && self.pdsk >= D::DUnknown {
+            Some(code::PRIMARY_NOP)
         } else if self.conn > C::Connected && self.disk < D::Inconsistent {
             Some(code::NO_LOCAL_DISK)
         } else if self.conn > C::Connected && self.pdsk < D::Inconsistent {
@@ -325,6 +334,7 @@ pub fn mirrored(peer: StateWord) -> State {
         disk: peer.pdsk(),
         pdsk: peer.disk(),
         user_isp: false,
+        fences: false,
         peer_isp: peer.0 & (StateWord::AFTR_ISP | StateWord::USER_ISP) != 0,
     }
 }

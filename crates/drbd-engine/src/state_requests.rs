@@ -3,6 +3,7 @@
 use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::{Packet, StateWord};
 
+use crate::fencing::Fenced;
 use crate::link::Asked;
 use crate::protocol_version::CONNECTION_HAS_VOLUMES;
 use crate::resource::Resource;
@@ -13,7 +14,7 @@ impl Resource {
     /// The peer wants to change its state and asks whether we agree (`receive_req_state`).
     pub(crate) fn state_change_asked(&mut self, volume: u16, mask: StateWord, val: StateWord) {
         if self.concerns_connection(val) {
-            return self.connection_change_asked(val);
+            return self.connection_change_asked(mask, val);
         }
         let concurrent = self.link.resolves_conflicts && self.link.asked.is_some();
         let two = self.link.two_primaries();
@@ -57,16 +58,6 @@ impl Resource {
         self.link.send_meta(&mut self.turn, volume, Packet::StateChgReply(reply));
     }
 
-    /// The peer leaves in order.
-    pub(crate) fn connection_change_asked(&mut self, val: StateWord) {
-        let leaving = val.conn() == C::Disconnecting;
-        let reply = if leaving { code::SUCCESS } else { code::IN_TRANSIENT_STATE };
-        self.answer_about_connection(reply);
-        if leaving {
-            self.set_link_state(C::TearDown);
-        }
-    }
-
     pub(crate) fn state_change_answered(&mut self, volume: u16, reply: i32) {
         if self.link.agreed.protocol < CONNECTION_HAS_VOLUMES
             && matches!(self.link.asked, Some(Asked::Disconnect { .. }))
@@ -91,20 +82,9 @@ impl Resource {
         }
         volumes.remove(&volume);
         if volumes.is_empty() {
-            self.promote_now(ticket, force);
+            self.promote_now(ticket, force, Fenced::Unasked);
         } else {
             self.link.asked = Some(Asked::Primary { ticket, force, volumes });
-        }
-    }
-
-    pub(crate) fn connection_change_answered(&mut self, reply: i32) {
-        if let Some(Asked::Disconnect { ticket }) = self.link.asked {
-            self.link.asked = None;
-            if reply < code::SUCCESS {
-                return self.answer(ticket, Err(crate::state::refused(reply)));
-            }
-            self.stand_alone();
-            self.answer(ticket, Ok(Vec::new()));
         }
     }
 }

@@ -64,6 +64,15 @@ pub struct DeviceStatus {
 pub struct DeviceFlags {
     /// `s` instead of `r`.
     pub io_suspended: bool,
+    /// Because of an order.
+    #[serde(default)]
+    pub suspended_user: bool,
+    /// Because there are no current data.
+    #[serde(default)]
+    pub suspended_no_data: bool,
+    /// Because the peer is not yet fenced.
+    #[serde(default)]
+    pub suspended_fencing: bool,
     /// `a`.
     pub resync_after: bool,
     /// `p`.
@@ -140,6 +149,7 @@ impl crate::device::Device {
         link: &crate::link::Link,
         now: crate::time::Instant,
         permit: crate::resource::Permit,
+        suspended: crate::suspension::Suspended,
     ) -> DeviceStatus {
         let left = self.dirty_blocks();
         let mut counters = self.counters;
@@ -162,7 +172,10 @@ impl crate::device::Device {
             uuids: disk.map_or([0; 4], |d| d.generations.0),
             md_flags: self.meta_flags().0,
             flags: DeviceFlags {
-                io_suspended: !permit.allows(now),
+                io_suspended: !permit.allows(now) || suspended.any(),
+                suspended_user: suspended.user,
+                suspended_no_data: suspended.no_data,
+                suspended_fencing: suspended.fencing,
                 resync_paused_by_peer: self.state.peer_isp,
                 resync_paused_by_user: self.state.user_isp,
                 // As the kernel prints it for a disk that no peer has seen.

@@ -90,6 +90,8 @@ impl Resource {
             return;
         }
         device.state = ns;
+        self.suspend_if_due(volume, os, ns);
+        let Some(device) = self.devices.get_mut(&volume) else { return };
         describe(&mut self.turn, device.minor, os, ns);
         if os.disk == D::Inconsistent
             && os.pdsk == D::Inconsistent
@@ -197,7 +199,11 @@ impl Resource {
         let lost = lost_contact(os.pdsk, ns.pdsk) && (ns.role == Role::Primary || ns.peer == Role::Primary);
         let peer_promoted_diskless =
             ns.pdsk < D::Inconsistent && os.peer != Role::Primary && ns.peer == Role::Primary;
-        if alone && (lost || peer_promoted_diskless) {
+        if alone && lost && self.suspended.fencing {
+            if let Some(device) = self.devices.get_mut(&volume) {
+                device.new_generation_due = true;
+            }
+        } else if alone && (lost || peer_promoted_diskless) {
             self.new_generation(volume);
             let Self { devices, turn, link, .. } = self;
             if let Some(device) = devices.get_mut(&volume).filter(|_| link.is_open()) {
@@ -298,6 +304,7 @@ impl Resource {
         let waiting = device.disk.as_mut().map(|disk| disk.hot.withdraw()).unwrap_or_default();
         let admitted = device.disk.as_mut().map(|disk| disk.hot.committed()).unwrap_or_default();
         device.disk = None;
+        device.state.fences = false;
         let state = device.state;
         self.transition(volume, State { disk: D::Diskless, ..state });
         self.turn.out.push(Action::DropDisk { volume });

@@ -49,6 +49,7 @@ fn parse(text: &str) -> ResourceStatus {
                 resync_paused_by_peer: flags[3] == 'p',
                 resync_paused_by_user: flags[2] == 'u',
                 al_suspended: flags[0] == 's',
+                ..DeviceFlags::default()
             },
             counters: Counters {
                 sent_kib: number("ns"),

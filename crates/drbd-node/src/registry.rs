@@ -105,6 +105,9 @@ impl Registry {
             Command::ResumeSync { minor } => {
                 self.order_of_minor(minor, |volume| Order::PauseSync { volume, paused: false })
             }
+            Command::SuspendIo { minor } => self.order_of_minor(minor, |_| Order::SuspendIo),
+            Command::ResumeIo { minor } => self.order_of_minor(minor, |volume| Order::ResumeIo { volume }),
+            Command::Outdate { minor } => self.order_of_minor(minor, |volume| Order::Outdate { volume }),
             Command::Invalidate { minor } => {
                 self.order_of_minor(minor, |volume| Order::Invalidate { volume })
             }
@@ -460,7 +463,14 @@ impl Registry {
         let entry = self.of(&kept.name)?;
         if kept.primary {
             // With current data here the role is ours at once; otherwise the peer's data are needed first.
-            let promoted = order(&entry.worker, Order::Primary { force: false }, None);
+            // Who fences would fence a peer that was not even asked yet.
+            let fences = kept.minors.values().any(
+                |(_, attach)| matches!(attach, Some(Command::Attach { options, .. }) if options.fencing != 0),
+            );
+            let promoted = match fences && kept.connect.is_some() {
+                true => Err(refused(code::INTERRUPTED, "")),
+                false => order(&entry.worker, Order::Primary { force: false }, None),
+            };
             if let Some(connect) = &kept.connect {
                 self.connect(&kept.name, connect.clone())?;
             }

@@ -169,12 +169,15 @@ fn kind(response: &Response) -> &'static str {
     }
 }
 
-/// A call about a resync as the daemon takes it.
+/// A call about one device that has nothing to add, as the daemon takes it.
 pub fn sync_command(verb: &str, minor: u32) -> Command {
     match verb {
         "pause-sync" => Command::PauseSync { minor },
         "resume-sync" => Command::ResumeSync { minor },
         "invalidate" => Command::Invalidate { minor },
+        "suspend-io" => Command::SuspendIo { minor },
+        "resume-io" => Command::ResumeIo { minor },
+        "outdate" => Command::Outdate { minor },
         _ => Command::InvalidateRemote { minor },
     }
 }

@@ -1,6 +1,6 @@
 //! `status --json`: the form of DRBD 9's drbdsetup.
 
-use drbd_engine::status::{DeviceStatus, ResourceStatus};
+use drbd_engine::status::{DeviceFlags, DeviceStatus, ResourceStatus};
 use drbd_format::names::DiskState;
 use serde_json::{Value, json};
 
@@ -12,15 +12,18 @@ pub fn json(resources: &[ResourceStatus]) -> Value {
 }
 
 fn resource_json(resource: &ResourceStatus) -> Value {
-    let suspended = resource.devices.iter().any(|device| device.flags.io_suspended);
+    let any = |holds: fn(&DeviceFlags) -> bool| resource.devices.iter().any(|device| holds(&device.flags));
+    let suspended = any(|f| f.io_suspended);
+    let (user, no_data) = (any(|f| f.suspended_user), any(|f| f.suspended_no_data));
+    let fencing = any(|f| f.suspended_fencing);
     json!({
         "name": resource.name,
         "node-id": -1,
         "role": resource.role.to_string(),
         "suspended": suspended,
-        "suspended-user": suspended,
-        "suspended-no-data": false,
-        "suspended-fencing": false,
+        "suspended-user": suspended && !no_data && !fencing || user,
+        "suspended-no-data": no_data,
+        "suspended-fencing": fencing,
         "suspended-quorum": false,
         "force-io-failures": false,
         "write-ordering": write_ordering(resource),

@@ -2,7 +2,7 @@
 //!
 //! Upstream: `status_cmd`, `role_scmd`, `cstate_scmd`, `dstate_scmd` of drbdsetup 8.4, and its colours.
 
-use drbd_engine::status::{DeviceStatus, ResourceStatus, WriteOrdering};
+use drbd_engine::status::{DeviceFlags, DeviceStatus, ResourceStatus, WriteOrdering};
 use drbd_format::names::{ConnectionState, DiskState, Role};
 
 use crate::wrapped::Wrapped;
@@ -123,8 +123,20 @@ pub fn write_ordering(resource: &ResourceStatus) -> &'static str {
 }
 
 /// Why IO is suspended, or `no`.
-pub fn suspended(resource: &ResourceStatus) -> &'static str {
-    if resource.devices.iter().any(|device| device.flags.io_suspended) { "user" } else { "no" }
+pub fn suspended(resource: &ResourceStatus) -> String {
+    let any = |holds: fn(&DeviceFlags) -> bool| resource.devices.iter().any(|device| holds(&device.flags));
+    let reasons = [
+        (any(|f| f.suspended_user), "user"),
+        (any(|f| f.suspended_no_data), "no-data"),
+        (any(|f| f.suspended_fencing), "fencing"),
+    ];
+    let set: Vec<_> = reasons.iter().filter(|(is_set, _)| *is_set).map(|&(_, name)| name).collect();
+    match &set[..] {
+        // The cluster's permit is out: 8.4 has no word for it.
+        [] if any(|f| f.io_suspended) => "user".to_owned(),
+        [] => "no".to_owned(),
+        set => set.join(","),
+    }
 }
 
 /// Why a resync does not run, with commas; none if nothing holds it.

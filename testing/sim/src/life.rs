@@ -140,6 +140,10 @@ impl World {
 
     /// Becomes secondary once its front is quiet.
     pub fn demote(&mut self, node: usize) -> bool {
+        // What waits for data would keep it primary for ever.
+        if self.nodes[node].device().is_some_and(|d| d.flags.suspended_user || d.flags.suspended_no_data) {
+            self.ordered(node, Order::ResumeIo { volume: VOLUME });
+        }
         self.stop_work();
         matches!(self.ordered(node, Order::Secondary), Some(Ok(_)))
     }

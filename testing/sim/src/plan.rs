@@ -35,6 +35,8 @@ pub struct Plan {
     pub hot_sectors: u64,
     /// In so many of ten thousand packets a byte of the data or their digest changes on the way.
     pub altered_per_10000: u64,
+    /// `on-no-data-accessible suspend-io`.
+    pub suspends_without_data: bool,
     /// Node that fails operations, and how many of ten thousand.
     pub failing: Option<(usize, u64)>,
     /// The highest version of the protocol that either offers.
@@ -57,6 +59,10 @@ impl Plan {
             resync_rate_kib_per_s: rng.pick(&[4 << 10, 60 << 10]),
             ..DiskOptions::default()
         };
+        let mut own = Rng::new(seed, 8);
+        let fencing = if own.chance(30) { own.pick(&[1, 2]) } else { 0 };
+        let suspends_without_data = own.chance(30);
+        let disk = DiskOptions { fencing, ..disk };
         let protocol = match rng.below(10) {
             0 => ReplicationProtocol::A,
             1 => ReplicationProtocol::B,
@@ -78,6 +84,9 @@ impl Plan {
             always_asbp: rng.chance(30),
             ..NetOptions::default()
         };
+        // Who fences and does without acknowledgements is refused.
+        let fencing = if net.protocol == ReplicationProtocol::A { fencing.min(1) } else { fencing };
+        let disk = DiskOptions { fencing, ..disk };
         // A stream of its own: what the seeds did before there were digests they do still.
         let mut digests = Rng::new(seed, 7);
         let integrity = digests.chance(25);
@@ -107,6 +116,7 @@ impl Plan {
             pause_ns: rng.pick(&[(10 * US, 200 * US), (100 * US, 10 * MS)]),
             hot_sectors: rng.pick(&[64, 512, 1 << 20]),
             altered_per_10000: if integrity { digests.pick(&[0, 2, 20]) } else { 0 },
+            suspends_without_data,
             failing: rng.chance(8).then(|| (rng.below(2) as usize, rng.pick(&[1, 20]))),
             protocol_max: [PROTOCOL_MAX; 2],
         };

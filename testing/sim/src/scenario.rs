@@ -54,6 +54,9 @@ pub fn run(world: &mut World) {
         let step = world.rng.pick(&STEPS);
         world.note(|| format!("== {step:?}"));
         world.perform(step);
+        if world.handler_rng.chance(20) {
+            world.suspend_io();
+        }
         if world.rng.chance(40) {
             world.repair();
         }
@@ -275,6 +278,26 @@ impl World {
         }
     }
 
+    /// The front waits by order, and mostly goes on after a while.
+    fn suspend_io(&mut self) {
+        let Some(node) = self.primary() else { return };
+        self.note(|| "== SuspendIo".to_owned());
+        self.ordered(node, Order::SuspendIo);
+        let time = self.handler_rng.within(1, 3 * S);
+        self.run_for(time);
+        if self.handler_rng.chance(60) {
+            self.resume_io();
+        }
+    }
+
+    pub(crate) fn resume_io(&mut self) {
+        for node in 0..2 {
+            if self.nodes[node].device().is_some_and(|d| d.flags.suspended_user) {
+                self.ordered(node, Order::ResumeIo { volume: VOLUME });
+            }
+        }
+    }
+
     pub(crate) fn resume_sync(&mut self) {
         for node in 0..2 {
             if self.nodes[node].device().is_some_and(|d| d.flags.resync_paused_by_user) {
@@ -308,11 +331,13 @@ impl World {
 
     /// Both become primary without each other: this must be found out, and not merged.
     fn split_brain(&mut self) {
-        if !self.was_in_sync || self.partitioned || self.plan.failing.is_some() {
+        if !self.was_in_sync || self.partitioned || self.plan.failing.is_some() || self.plan.disk.fencing != 0
+        {
             return;
         }
         let Some(node) = self.primary() else { return };
         let other = 1 - node;
+        self.resume_io();
         self.set_partition(true);
         let apart = |w: &Self| w.nodes.iter().all(|n| n.connection() < C::Connected);
         if !self.run_until(90 * S, apart) {
@@ -369,6 +394,7 @@ impl World {
         }
         self.run_for(S);
         self.resume_sync();
+        self.resume_io();
         self.reconnect();
         if self.rng.chance(50) {
             let patience = self.plan.patience().as_nanos() as u64;

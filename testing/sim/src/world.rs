@@ -4,8 +4,10 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use drbd_engine::admin::ResourceOptions;
 use drbd_engine::event::Event as EngineEvent;
-use drbd_engine::handlers::HandlerRun;
+use drbd_engine::event::Order;
+use drbd_engine::handlers::{Handler, HandlerRun};
 use drbd_engine::{Instant, Resource};
 use drbd_format::names::ConnectionState as C;
 use drbd_node::shell::{DiskToken, Shell};
@@ -49,7 +51,7 @@ pub enum Event {
     /// The next item on the wire to an end.
     Arrives { connection: usize, side: usize },
     /// A program of the administrator ends.
-    HandlerEnds { node: usize, life: u64, run: HandlerRun, status: u8 },
+    HandlerEnds { node: usize, life: u64, run: HandlerRun, status: Option<u8> },
     /// The workload submits.
     Work { generation: u64 },
 }
@@ -74,6 +76,8 @@ pub struct World {
     pub net_rng: Rng,
     /// Randomness of the administrator.
     pub rng: Rng,
+    /// Randomness of the administrator's programs, and of what came to the simulation later.
+    pub handler_rng: Rng,
     /// The front's requests.
     pub work: Workload,
     /// What it was promised.
@@ -118,6 +122,7 @@ impl World {
             disk_rng: Rng::new(seed, 2),
             net_rng: Rng::new(seed, 3),
             rng: Rng::new(seed, 4),
+            handler_rng: Rng::new(seed, 7),
             work: Workload::new(Rng::new(seed, 5)),
             model: None,
             rival: None,
@@ -230,6 +235,10 @@ impl World {
         n.shell = Some(Shell::new(engine, ports));
         self.note(|| format!("node {node}: the daemon starts"));
         self.turn(node, |_| {});
+        if self.plan.suspends_without_data {
+            let options = ResourceOptions { on_no_data_accessible: 1, ..ResourceOptions::default() };
+            self.order(node, Order::ResourceOptions(options));
+        }
     }
 
     fn disk_ends(&mut self, node: usize, life: u64, token: DiskToken, number: u64) {
@@ -240,9 +249,25 @@ impl World {
         self.turn(node, |shell| shell.disk_done(token, outcome));
     }
 
-    fn handler_ends(&mut self, node: usize, life: u64, run: HandlerRun, status: u8) {
+    fn handler_ends(&mut self, node: usize, life: u64, run: HandlerRun, status: Option<u8>) {
         if self.nodes[node].life == life {
+            let status = status.unwrap_or_else(|| self.fence_peer(1 - node));
             self.turn(node, |shell| shell.handle(EngineEvent::HandlerEnded { run, status }));
+        }
+    }
+
+    /// What `fence-peer` does, by a network of its own: the peer is outdated; its exit code.
+    fn fence_peer(&mut self, peer: usize) -> u8 {
+        if !self.nodes[peer].is_up() {
+            return 5;
+        }
+        if self.nodes[peer].is_primary() {
+            return 6;
+        }
+        let ticket = self.order(peer, Order::Outdate { volume: VOLUME });
+        match self.nodes[peer].answers.get(&ticket) {
+            Some(Err(_)) => 3,
+            _ => 4,
         }
     }
 
@@ -290,7 +315,9 @@ impl World {
                 Effect::Close(socket, drain) => self.closes(node, socket, drain),
                 Effect::Complete(request, outcome) => self.completed(node, request, outcome),
                 Effect::RunHandler(call) => {
-                    let (time, status) = self.plan.handler(call.handler, self.handlers_refuse, &mut self.rng);
+                    let (time, status) =
+                        self.plan.handler(call.handler, self.handlers_refuse, &mut self.handler_rng);
+                    let status = if call.handler == Handler::FencePeer { None } else { Some(status) };
                     let life = self.nodes[node].life;
                     self.after(time, Event::HandlerEnds { node, life, run: call.run, status });
                 }

@@ -107,6 +107,8 @@ pub fn disk_options_over(mut options: DiskOptions, settings: &[Setting]) -> Disk
     }
     take_number(settings, "resync-rate", &mut options.resync_rate_kib_per_s);
     take_number(settings, "al-extents", &mut options.al_extents);
+    take_choice(settings, "fencing", "", &mut options.fencing);
+    take_choice(settings, "on-io-error", "", &mut options.on_io_error);
     take_flag(settings, "disk-flushes", &mut options.disk_flushes);
     take_flag(settings, "md-flushes", &mut options.md_flushes);
     // In 8.3 the rate of the syncer section was the rate, as its default of c-plan-ahead was 0.

@@ -281,8 +281,10 @@ pub static OPTIONS: &[OptionDef] = &[
     net("use-rle", flag(true)).syncer().effective(),
     net("socket-check-timeout", tenths(0, 300, 0)),
     disk("size", number(0, 2 << 40, 0, Scale::Sectors, "sectors")).effective(),
-    disk("on-io-error", Kind::Choice(&[("detach", 2), ("pass_on", 0), ("call-local-io-error", 1)])),
-    disk("fencing", Kind::Choice(&[("dont-care", 0), ("resource-only", 1), ("resource-and-stonith", 2)])),
+    disk("on-io-error", Kind::Choice(&[("detach", 2), ("pass_on", 0), ("call-local-io-error", 1)]))
+        .effective(),
+    disk("fencing", Kind::Choice(&[("dont-care", 0), ("resource-only", 1), ("resource-and-stonith", 2)]))
+        .effective(),
     disk("max-bio-bvecs", count(0, 128, 0)),
     disk("disk-timeout", tenths(0, 6000, 0)),
     disk("read-balancing", Kind::Choice(READ_BALANCING)),

@@ -149,6 +149,12 @@ pub enum Verb {
     PauseSync,
     /// Let a resync go on.
     ResumeSync,
+    /// Let the front wait.
+    SuspendIo,
+    /// Let the front go on, whatever it waits for.
+    ResumeIo,
+    /// Declare the data of this node no longer current.
+    Outdate,
     /// Give up the data of this node: all of them come from the peer.
     Invalidate,
     /// Give up the data of the peer: all of them go there.

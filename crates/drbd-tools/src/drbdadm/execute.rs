@@ -118,8 +118,10 @@ impl<'a> Executor<'a> {
         if self.cli.dry_run || self.cli.verbose {
             self.show(&line);
             // The original shows what it would fall back on for a device that is not attached.
-            let has_offline_form =
-                matches!(step, Step::State(_, "dstate" | "show-gi" | "get-gi") | Step::Sync(_, "invalidate"));
+            let has_offline_form = matches!(
+                step,
+                Step::State(_, "dstate" | "show-gi" | "get-gi") | Step::Sync(_, "invalidate" | "outdate")
+            );
             if let (&(Step::State(of, verb) | Step::Sync(of, verb)), true, true) =
                 (step, has_offline_form, self.cli.dry_run)
             {
@@ -143,6 +145,7 @@ impl<'a> Executor<'a> {
             Step::Status(resource) => self.print_status(&resource.name.text),
             Step::State(of, verb) => self.print_state(*of, verb),
             Step::Sync(of, "invalidate") if !self.is_attached(*of)? => self.meta(*of, "invalidate", false),
+            Step::Sync(of, "outdate") if !self.is_attached(*of)? => self.meta(*of, "outdate", false),
             Step::SetGi(of, text, force) => self.set_gi(*of, text, *force),
             Step::ChangeDisk(of, setup) => self.change_disk(step, *of, setup),
             Step::ChangeNet(ends, setup) => self.change_net(step, ends.resource, setup),
@@ -275,6 +278,7 @@ impl<'a> Executor<'a> {
             "get-gi" => generations::get_gi(disk),
             "wipe-md" => generations::wipe_md(disk, force),
             "invalidate" => generations::invalidate(disk),
+            "outdate" => generations::outdate(disk),
             _ => {
                 let line = Step::Meta(of, "dump-md", force).line(node, &|_| None);
                 let mut out = std::io::BufWriter::new(std::io::stdout().lock());

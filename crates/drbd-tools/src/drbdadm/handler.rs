@@ -81,7 +81,11 @@ fn variables(
     volume: Option<VolumeRef<'_>>,
 ) -> Vec<(&'static str, String)> {
     let resource = selected.resource;
-    let mut all = vec![("DRBD_RESOURCE", resource.name.text.clone())];
+    // The second one drbdadm 9 gives to the one for 8.4, and that to its handlers.
+    let mut all = vec![
+        ("DRBD_RESOURCE", resource.name.text.clone()),
+        ("DRBD_DONT_WARN_ON_VERSION_MISMATCH", "1".to_owned()),
+    ];
     if let Some(address) = peer(plan, selected).and_then(|host| host.address.as_ref().map(|a| (host, a))) {
         let (host, address) = address;
         all.push(("DRBD_PEER_AF", address.family().to_owned()));

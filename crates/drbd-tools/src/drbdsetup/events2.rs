@@ -125,7 +125,7 @@ fn objects(resources: &[ResourceStatus], is_dump: bool) -> Vec<Object> {
             key: format!("resource name:{name}"),
             fields: vec![
                 ("role", resource.role.to_string(), Told::State),
-                ("suspended", status_text::suspended(resource).to_owned(), Told::State),
+                ("suspended", status_text::suspended(resource), Told::State),
                 ("write-ordering", status_text::write_ordering(resource).to_owned(), Told::Changed),
             ],
         });

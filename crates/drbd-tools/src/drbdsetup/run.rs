@@ -308,9 +308,8 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
                     start_sector: call.sector("start"),
                     stop_sector: call.sector("stop"),
                 },
-                "pause-sync" | "resume-sync" | "invalidate" | "invalidate-remote" => {
-                    sync_command(verb, minor)
-                }
+                "pause-sync" | "resume-sync" | "invalidate" | "invalidate-remote" | "suspend-io"
+                | "resume-io" | "outdate" => sync_command(verb, minor),
                 _ => {
                     let found = session.configurations(Some(&resource))?.into_iter().flat_map(|c| c.minors);
                     let disk = found.filter(|found| found.minor == minor).find_map(|found| found.disk);

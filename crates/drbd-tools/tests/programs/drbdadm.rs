@@ -187,7 +187,7 @@ fn a_handler_gets_what_the_original_gives_it_and_its_exit_code_is_kept() {
     let (status, stdout, _) = place.run(&["split-brain", "minor-7"]);
     let directory = place.path("").canonicalize().unwrap();
     let expected = format!(
-        "DRBD_CONF={0}/drbd.conf\nDRBD_LL_DISK={1}\nDRBD_MINOR=7\nDRBD_PEER=elsewhere\nDRBD_PEERS=elsewhere\n\
+        "DRBD_CONF={0}/drbd.conf\nDRBD_DONT_WARN_ON_VERSION_MISMATCH=1\nDRBD_LL_DISK={1}\nDRBD_MINOR=7\nDRBD_PEER=elsewhere\nDRBD_PEERS=elsewhere\n\
          DRBD_PEER_ADDRESS=127.0.0.1\nDRBD_PEER_AF=ipv4\nDRBD_RESOURCE=r0\nDRBD_VOLUME=0\n",
         directory.display(),
         place.path("disk").display()

@@ -1,5 +1,7 @@
 //! The kernel's DRBD 8.4 as peer, and as judge. A kernel's node is booted once for as many scenarios as it lives through.
 
+mod fencing;
+mod handlers;
 mod handshake;
 mod load;
 mod meeting;
@@ -7,6 +9,7 @@ mod protocols;
 mod reconnect;
 mod replication;
 mod split_brain;
+mod suspend;
 mod table;
 mod takeover;
 
@@ -134,6 +137,37 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("protocol-99-from-us", |t| protocols::a_life(t, 99, Maker::Ours)),
     scenario("protocol-100-from-kernel", |t| protocols::a_life(t, 100, Maker::Kernel)),
     scenario("protocol-100-from-us", |t| protocols::a_life(t, 100, Maker::Ours)),
+    scenario("handlers-environment", handlers::environment),
+    scenario("target-refuses-kernel", |t| handlers::target_refuses(t, Maker::Kernel)),
+    scenario("fence-peer-4-kernel", |t| {
+        fencing::handler_says(t, Maker::Kernel, "exit 4", "fencing resource-only;", "Outdated")
+    }),
+    scenario("fence-peer-5-kernel", |t| {
+        fencing::handler_says(t, Maker::Kernel, "exit 5", "fencing resource-only;", "Outdated")
+    }),
+    scenario("fence-peer-3-kernel", |t| {
+        fencing::handler_says(t, Maker::Kernel, "exit 3", "fencing resource-only;", "Inconsistent")
+    }),
+    scenario("stonith-freezes-kernel", |t| fencing::stonith_freezes(t, Maker::Kernel)),
+    scenario("peer-returns-to-frozen-kernel", |t| fencing::peer_returns_to_frozen(t, Maker::Kernel)),
+    scenario("leaving-outdates-kernel", |t| fencing::leaving_outdates(t, Maker::Kernel)),
+    scenario("suspended-by-order-kernel", |t| suspend::by_order(t, Maker::Kernel)),
+    scenario("suspended-without-data-kernel", |t| suspend::without_data(t, Maker::Kernel)),
+    scenario("target-refuses-us", |t| handlers::target_refuses(t, Maker::Ours)),
+    scenario("fence-peer-4-us", |t| {
+        fencing::handler_says(t, Maker::Ours, "exit 4", "fencing resource-only;", "Outdated")
+    }),
+    scenario("fence-peer-5-us", |t| {
+        fencing::handler_says(t, Maker::Ours, "exit 5", "fencing resource-only;", "Outdated")
+    }),
+    scenario("fence-peer-3-us", |t| {
+        fencing::handler_says(t, Maker::Ours, "exit 3", "fencing resource-only;", "Inconsistent")
+    }),
+    scenario("stonith-freezes-us", |t| fencing::stonith_freezes(t, Maker::Ours)),
+    scenario("peer-returns-to-frozen-us", |t| fencing::peer_returns_to_frozen(t, Maker::Ours)),
+    scenario("leaving-outdates-us", |t| fencing::leaving_outdates(t, Maker::Ours)),
+    scenario("suspended-by-order-us", |t| suspend::by_order(t, Maker::Ours)),
+    scenario("suspended-without-data-us", |t| suspend::without_data(t, Maker::Ours)),
     scenario("live-takeover", takeover::there_and_back),
 ];
 
