@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use drbd_format::meta::AlSize;
 use serde::{Deserialize, Serialize};
 
 use crate::status::ResourceStatus;
@@ -148,6 +149,13 @@ pub enum Command {
         /// The device.
         minor: u32,
     },
+    /// Use what a grown disk has, or another size.
+    Resize {
+        /// The device.
+        minor: u32,
+        /// How.
+        wish: SizeWish,
+    },
     /// Begin a generation.
     NewCurrentUuid {
         /// The device.
@@ -259,6 +267,31 @@ pub struct Refusal {
     pub code: i32,
     /// More about this case, or empty.
     pub detail: String,
+}
+
+/// What `resize` asks for (`struct resize_parms`).
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SizeWish {
+    /// Sectors to use; 0: all that both disks have.
+    pub size_sectors: u64,
+    /// Without a connection: the peer's disk is taken to be as large as ours, and the log's size may change.
+    pub assume_peer_has_space: bool,
+    /// What is new counts as equal on both disks.
+    pub assume_clean: bool,
+    /// Stripes of the activity log; none: as many as there are.
+    pub al_stripes: Option<u32>,
+    /// Size of each in KiB; none: as it is.
+    pub al_stripe_size_kib: Option<u32>,
+}
+
+impl SizeWish {
+    /// The size of the activity log, if it is to be another than the present one.
+    pub fn another_al(&self, present: AlSize) -> Option<AlSize> {
+        let stripe_size_4k = self.al_stripe_size_kib.map_or(present.stripe_size_4k, |kib| kib / 4);
+        let wanted = AlSize { stripes: self.al_stripes.unwrap_or(present.stripes), stripe_size_4k };
+        (wanted != present).then_some(wanted)
+    }
 }
 
 /// Where the meta-data are on their device.

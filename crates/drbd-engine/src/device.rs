@@ -8,8 +8,8 @@ use drbd_format::names::{ConnectionState as C, DiskState as D, Role};
 use drbd_format::wire::Uuids;
 use units::SectorRange;
 
-use crate::admin::DiskOptions;
-use crate::event::{FrontId, FrontOp, Payload, SizeWish, Tag, Ticket};
+use crate::admin::{DiskOptions, SizeWish};
+use crate::event::{FrontId, FrontOp, Payload, Tag, Ticket};
 use crate::generations::Generations;
 use crate::handlers::HandlerRun;
 use crate::hot_extents::HotExtents;

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use drbd_format::activity_log::Transaction;
 use drbd_format::auth::Digest;
 use drbd_format::bitmap::Bitmap;
-use drbd_format::meta::{AlSize, DiskSizes, Layout, Placement, SuperBlock};
+use drbd_format::meta::{DiskSizes, Layout, Placement, SuperBlock};
 use drbd_format::wire::{Agreed, Packet};
 use units::SectorRange;
 
-use crate::admin::{DiskOptions, NetOptions, Refusal, ResourceOptions};
+use crate::admin::{DiskOptions, NetOptions, Refusal, ResourceOptions, SizeWish};
 use crate::handlers::{HandlerCall, HandlerRun};
 use crate::time::Instant;
 
@@ -98,19 +98,6 @@ pub struct FoundDisk {
     pub logical_block_bytes: u32,
     /// Whether discards reach the disk.
     pub discards: bool,
-}
-
-/// What `resize` asks for.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct SizeWish {
-    /// Sectors to use; 0: all that both disks have.
-    pub size_sectors: u64,
-    /// Without a connection: the peer's disk is taken to be as large as ours. With one: the layout may change all the same.
-    pub assume_peer_has_space: bool,
-    /// What is new counts as equal on both disks.
-    pub assume_clean: bool,
-    /// The activity log's size; none: as it is.
-    pub al: Option<AlSize>,
 }
 
 /// An administrator's command, as far as the engine decides it.

@@ -7,8 +7,9 @@
 use drbd_format::meta::{AlSize, Layout, MetaFlags};
 use drbd_format::names::{ConnectionState as C, Role};
 
+use crate::admin::SizeWish;
 use crate::device::{Device, Purpose};
-use crate::event::{Action, IoFault, Level, MetaBlock, MetaStep, SizeWish, Tag, Ticket};
+use crate::event::{Action, IoFault, Level, MetaBlock, MetaStep, Tag, Ticket};
 use crate::link::Deferred;
 use crate::resource::Resource;
 use crate::sizes::new_size;
@@ -82,7 +83,7 @@ impl Resource {
         let Some(disk) = &mut device.disk else { return };
         disk.known_bytes = disk.sizes.data_bytes;
         let asked_before = std::mem::replace(&mut disk.options.size_sectors, wish.size_sectors);
-        let al = wish.al.filter(|al| *al != disk.layout.al_size());
+        let al = wish.another_al(disk.layout.al_size());
         let flags = if wish.assume_peer_has_space { flags::FORCED } else { 0 }
             | if wish.assume_clean { flags::NO_RESYNC } else { 0 };
         match self.determine_size(volume, flags, al) {
@@ -247,7 +248,7 @@ impl Device {
         if wish.assume_clean && protocol < ASSUMES_CLEAN {
             return Err(code::NEED_APV_93);
         }
-        if let Some(al) = wish.al.filter(|al| *al != disk.layout.al_size()) {
+        if let Some(al) = wish.another_al(disk.layout.al_size()) {
             if al.is_too_large() {
                 return Err(code::MD_LAYOUT_TOO_BIG);
             }

@@ -76,6 +76,7 @@ impl Fronts {
             }
         };
         keeper.store(&format!("loop/{minor}"), &device.kept(), &[device.descriptor()]);
+        worker.send(Command::SizeLoop { volume, sizer: device.sizer(path) });
         let nbd_path = run.join(format!("{name}.nbd"));
         links.make(&name);
         let fronts = Self { minor, directory, device, nbd_path, links };
@@ -112,7 +113,11 @@ impl Fronts {
         let file = FuseFile::resume(fuse.1, &fuse.0)?;
         let size_bytes = file.size_bytes();
         let device = LoopDevice::resume(device.1, &device.0).map_err(io::Error::other)?;
+        let sizer = device.sizer(file.path());
         serve(worker, volume, fuse_number(minor), Box::new(file))?;
+        // The size may have changed while nobody served it.
+        sizer.take_size().map_err(io::Error::other)?;
+        worker.send(Command::SizeLoop { volume, sizer });
         if let Some((_, listener)) = nbd {
             let export = Export { name: format!("drbd{minor}"), size_bytes, access: Access::ReadWrite };
             match NbdServer::new(listener, export) {

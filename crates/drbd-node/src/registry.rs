@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use drbd_engine::admin::{
-    Command, Configuration, DiskOptions, NetOptions, Refusal, ResourceOptions, Response,
+    Command, Configuration, DiskOptions, NetOptions, Refusal, ResourceOptions, Response, SizeWish,
 };
 use drbd_engine::event::Order;
 use drbd_engine::status::ResourceStatus;
@@ -117,6 +117,7 @@ impl Registry {
             Command::Verify { minor, start_sector, stop_sector } => {
                 self.order_of_minor(minor, |volume| Order::Verify { volume, start_sector, stop_sector })
             }
+            Command::Resize { minor, wish } => self.resize(minor, wish),
             Command::NewCurrentUuid { minor, clear_bitmap } => {
                 self.order_of_minor(minor, |volume| Order::NewCurrentUuid { volume, clear_bitmap })
             }
@@ -170,6 +171,17 @@ impl Registry {
         if let Some((_, Some(Command::Attach { options: kept, .. }))) = configured.kept.minors.get_mut(&minor)
         {
             *kept = options;
+        }
+        self.keeper.store_resource(&configured.kept);
+        Ok(outcome)
+    }
+
+    fn resize(&self, minor: u32, wish: SizeWish) -> Outcome {
+        let (entry, volume) = self.of_minor(minor)?;
+        let mut configured = lock(&entry.configured);
+        let outcome = order(&entry.worker, Order::Resize { volume, wish }, None)?;
+        if let Some((_, Some(Command::Attach { options, .. }))) = configured.kept.minors.get_mut(&minor) {
+            options.size_sectors = wish.size_sectors;
         }
         self.keeper.store_resource(&configured.kept);
         Ok(outcome)

@@ -15,7 +15,7 @@ use drbd_engine::status::ResourceStatus;
 use drbd_engine::{Instant, Resource};
 use drbd_format::meta::{DiskSizes, Layout};
 use drbd_format::wire::{PROTOCOL_MAX, PROTOCOL_MIN};
-use front::{Fault, Front, Op, Request, RequestId};
+use front::{Fault, Front, LoopSizer, Op, Request, RequestId};
 use rustix::event::{EventfdFlags, eventfd};
 use socket2::Socket;
 
@@ -89,6 +89,13 @@ pub enum Command {
         front: Box<dyn Front + Send>,
         /// Answered when it is served.
         reply: Sender<()>,
+    },
+    /// The loop device of a volume takes over the size of its file, from now on when that changes.
+    SizeLoop {
+        /// Of which volume.
+        volume: u16,
+        /// How.
+        sizer: LoopSizer,
     },
     /// Serve it no longer; answered with the front once nothing of it is under way.
     RemoveFront {
@@ -174,6 +181,8 @@ struct World {
     listening: Option<(SocketAddr, SocketAddr)>,
     dialling: Option<(Socket, Clock)>,
     fronts: BTreeMap<u32, ServedFront>,
+    /// What tells the loop device of a volume its size.
+    sizers: HashMap<u16, LoopSizer>,
     requests: HashMap<FrontId, (u32, RequestId)>,
     requests_made: u64,
     tickets: HashMap<Ticket, Sender<Outcome>>,
@@ -268,8 +277,22 @@ impl Ports for World {
     }
 
     fn resized(&mut self, volume: u16, sectors: u64) {
-        // The fronts are opened at promotion, with the size of then; a primary's device does not change its size.
-        tracing::debug!(volume, sectors, "size");
+        if sectors == 0 {
+            return;
+        }
+        for served in self.fronts.values_mut().filter(|served| served.volume == volume) {
+            served.front.resize(sectors * units::SECTOR_BYTES);
+        }
+        let Some(sizer) = self.sizers.get(&volume).cloned() else { return };
+        // It asks the file below, which this thread serves.
+        let spawned = std::thread::Builder::new().name("size".to_owned()).spawn(move || {
+            if let Err(error) = sizer.take_size() {
+                tracing::warn!(%error, "a device keeps its size until it is opened anew");
+            }
+        });
+        if let Err(error) = spawned {
+            tracing::error!(%error, "a device keeps its size until it is opened anew");
+        }
     }
 
     fn answer(&mut self, ticket: Ticket, outcome: Outcome) {
@@ -360,6 +383,7 @@ impl Worker {
             listening: None,
             dialling: None,
             fronts: BTreeMap::new(),
+            sizers: HashMap::new(),
             requests: HashMap::new(),
             requests_made: 0,
             tickets: HashMap::new(),
@@ -673,7 +697,17 @@ impl Worker {
                     self.shell.ports.disks.remove(&volume);
                 }
             }
-            Command::AddFront { volume, number, front, reply } => {
+            Command::SizeLoop { volume, sizer } => {
+                self.shell.ports.sizers.insert(volume, sizer);
+            }
+            Command::AddFront { volume, number, mut front, reply } => {
+                // What made it has asked for the size a while ago, or a worker that is gone has.
+                let status = self.shell.engine.status();
+                let sectors =
+                    status.devices.iter().find(|d| d.volume == volume).map_or(0, |d| d.size_sectors);
+                if sectors != 0 {
+                    front.resize(sectors * units::SECTOR_BYTES);
+                }
                 if let Err(error) =
                     self.shell.ports.ring.watch(key::FRONT | u64::from(number), front.as_fd(), Interest::READ)
                 {

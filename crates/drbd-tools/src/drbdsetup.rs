@@ -70,6 +70,8 @@ const VERBS: &[Verb] = &[
     verb("net-options", ADDRESSES).with(Section::Net).flags(&["set-defaults"]),
     verb("disconnect", ADDRESSES).flags(&["force"]),
     verb("resource-options", &["{resource}"]).with(Section::Options).flags(&["set-defaults"]),
+    verb("resize", &["{minor}"]).with(Section::Resize),
+    verb("check-resize", &["{minor}"]),
     verb("new-current-uuid", &["{minor}"]).flags(&["clear-bitmap"]),
     verb("invalidate", &["{minor}"]),
     verb("invalidate-remote", &["{minor}"]),

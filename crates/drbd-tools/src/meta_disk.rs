@@ -1,21 +1,28 @@
 //! Meta-data of a device that nobody uses: what `drbdmeta` does offline.
 
 mod apply_al;
+mod check_resize;
 mod create;
 mod dump;
 mod existing_data;
 pub mod generations;
+pub mod last_known;
+mod restore;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, IsTerminal, Seek, SeekFrom};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use drbd_format::meta::{Layout, Placement, SUPER_BLOCK_BYTES, SuperBlock};
+use drbd_format::meta::{DiskSizes, Layout, Placement, SUPER_BLOCK_BYTES, SuperBlock};
+
+use last_known::LastKnown;
 
 pub use apply_al::apply_al;
-pub use create::create_md;
+pub use check_resize::check_resize;
+pub use create::{NewMetaData, create_md};
 pub use dump::{dstate, dump_md};
+pub use restore::{restore_md, verify_dump};
 
 /// Exit status of drbdmeta if the device cannot be had.
 pub const EXIT_DEVICE: u8 = 20;
@@ -34,6 +41,8 @@ pub struct MetaDisk {
     path: PathBuf,
     bytes: u64,
     placement: Placement,
+    /// The device of DRBD's whose meta-data these are, if that was told.
+    minor: Option<u32>,
     /// Size of the data device, where the meta-data are on another one.
     data_bytes: u64,
 }
@@ -63,25 +72,60 @@ impl MetaDisk {
                 .and_then(|mut file| file.seek(SeekFrom::End(0)))
                 .map_err(|error| failed("open", data, error))?,
         };
-        Ok(Self { file, path: path.into(), bytes, placement, data_bytes })
+        Ok(Self { file, path: path.into(), bytes, placement, minor: None, data_bytes })
+    }
+
+    /// The same of a device of DRBD's: where they were last is written down for it.
+    pub fn of_minor(self, minor: Option<u32>) -> Self {
+        Self { minor, ..self }
     }
 
     /// The superblock and its layout, if there are valid ones.
     fn existing(&self) -> Option<(SuperBlock, Layout)> {
-        let offset = self.placement.super_block_offset_bytes(self.bytes).ok()?;
+        self.recorded(DiskSizes { data_bytes: self.data_bytes, meta_bytes: self.bytes }).ok()
+    }
+
+    /// The superblock and its layout where they would be on disks of these sizes, or what is wrong with them.
+    fn recorded(&self, sizes: DiskSizes) -> Result<(SuperBlock, Layout), String> {
+        let offset =
+            self.placement.super_block_offset_bytes(sizes.meta_bytes).map_err(|small| small.to_string())?;
         let mut bytes = [0; SUPER_BLOCK_BYTES];
-        self.file.read_exact_at(&mut bytes, offset).ok()?;
-        let block = SuperBlock::decode(&bytes).ok()?;
-        let layout = Layout::recorded(&block, self.placement, self.bytes, self.data_bytes).ok()?;
-        Some((block, layout))
+        self.file.read_exact_at(&mut bytes, offset).map_err(|error| system_text(&error))?;
+        let block = SuperBlock::decode(&bytes).map_err(|malformed| malformed.to_string())?;
+        let layout = Layout::recorded(&block, self.placement, sizes.meta_bytes, sizes.data_bytes)
+            .map_err(|malformed| malformed.to_string())?;
+        Ok((block, layout))
     }
 
     /// The same, or the word that there are none.
     fn valid(&self) -> Result<(SuperBlock, Layout), Failed> {
-        self.existing().ok_or_else(|| {
+        let sizes = DiskSizes { data_bytes: self.data_bytes, meta_bytes: self.bytes };
+        self.recorded(sizes).map_err(|why| {
             eprintln!("No valid meta data found");
+            eprintln!("{}: {why}", self.path.display());
             Failed { status: 1 }
         })
+    }
+
+    /// Writes a superblock, durably: with it all that was written before counts.
+    fn write_super_block(&self, block: &SuperBlock, layout: &Layout) -> Result<(), Failed> {
+        self.write_at(&block.encode(), layout.md_offset_bytes)?;
+        self.sync()?;
+        self.note_last_known(block);
+        Ok(())
+    }
+
+    /// Writes down where the meta-data are, unless that is known.
+    fn note_last_known(&self, block: &SuperBlock) {
+        let Some(minor) = self.minor else { return };
+        if self.placement != Placement::Internal {
+            return LastKnown::forget(minor);
+        }
+        let (bytes, device_uuid) = (self.bytes, block.device_uuid);
+        let now = LastKnown { bytes, path: Some(self.path.clone()), device_uuid };
+        if LastKnown::load(minor).is_none_or(|known| known != now) {
+            now.save(minor);
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> Result<(), Failed> {

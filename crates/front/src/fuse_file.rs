@@ -20,7 +20,7 @@ use crate::request::{Fault, Front, Op, Request, RequestId};
 
 const FILE_ID: u64 = 2;
 
-/// Names and attributes never change while mounted.
+/// Names never change while mounted, attributes only by `resize`, which says so.
 const VALID_SECONDS: u64 = 3600;
 
 /// Requests that one `poll` takes at most, so that completions get their turn.
@@ -333,6 +333,14 @@ impl AsFd for FuseFile {
 }
 
 impl Front for FuseFile {
+    /// The kernel asks again for the file's size; a loop device above takes it over by `LoopDevice::take_size`.
+    fn resize(&mut self, size_bytes: u64) {
+        self.size_bytes = size_bytes;
+        if let Err(why) = self.session.invalidate_inode(FILE_ID, -1, 0) {
+            tracing::error!(file = %self.path().display(), %why, "the kernel does not learn of the new size");
+        }
+    }
+
     /// `NotConnected` when the file system is unmounted or its connection aborted.
     fn poll(&mut self, requests: &mut Vec<Request>) -> io::Result<()> {
         for _ in 0..TURN_REQUESTS_MAX {

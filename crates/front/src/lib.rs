@@ -13,5 +13,5 @@ mod request;
 
 pub use extent::Access;
 pub use fuse_file::FuseFile;
-pub use loop_device::{LoopDevice, LoopError, NotReleased};
+pub use loop_device::{LoopDevice, LoopError, LoopSizer, NotReleased};
 pub use request::{Fault, Front, Op, Request, RequestId};

@@ -189,6 +189,11 @@ impl LoopDevice {
         }
     }
 
+    /// What gives the device the size of the file `backing` later, from any thread but the one that serves the file.
+    pub fn sizer(&self, backing: PathBuf) -> LoopSizer {
+        LoopSizer { node: self.node.clone(), backing }
+    }
+
     /// The descriptor that keeps the device bound.
     pub fn descriptor(&self) -> BorrowedFd<'_> {
         self.device.as_fd()
@@ -263,6 +268,26 @@ impl LoopDevice {
             // A node that someone removed does not keep the device from being released.
             _ => Ok(()),
         }
+    }
+}
+
+/// Gives a loop device the size that its file has now.
+#[derive(Clone, Debug)]
+pub struct LoopSizer {
+    node: PathBuf,
+    backing: PathBuf,
+}
+
+impl LoopSizer {
+    /// Does so; not from the thread that serves the file.
+    ///
+    /// # Errors
+    /// The file cannot be asked, or the device is not there or takes no size.
+    pub fn take_size(&self) -> Result<(), LoopError> {
+        // The driver reads the size that the kernel has: it must have asked for the new one.
+        std::fs::metadata(&self.backing).map_err(failed("look at", &self.backing))?;
+        let device = File::open(&self.node).map_err(failed("open the loop device", &self.node))?;
+        abi::take_capacity(&device).map_err(failed("set the size of", &self.node))
     }
 }
 

@@ -212,6 +212,11 @@ impl AsFd for NbdServer {
 }
 
 impl Front for NbdServer {
+    /// Clients that come from now on see it; the protocol tells those that are there nothing.
+    fn resize(&mut self, size_bytes: u64) {
+        self.export.size_bytes = size_bytes;
+    }
+
     fn poll(&mut self, requests: &mut Vec<Request>) -> io::Result<()> {
         let none = Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
         let mut events = [none; CONNECTIONS_MAX];

@@ -69,4 +69,8 @@ pub trait Front: AsFd {
 
     /// Answers a request: for a read the buffer holds the whole range.
     fn complete(&mut self, id: RequestId, outcome: Result<Option<Buffer>, Fault>);
+
+    /// The device has another size from now on. Who has it open already learns of it as far as the front's protocol
+    /// allows.
+    fn resize(&mut self, size_bytes: u64);
 }

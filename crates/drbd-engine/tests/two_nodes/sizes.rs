@@ -1,7 +1,8 @@
 //! Sizes that change: who says what, what is written, what is synced.
 
-use drbd_engine::event::{Event, MetaBlock, MetaStep, Order, SizeWish};
-use drbd_format::meta::{AlSize, DiskSizes, Layout, MetaFlags};
+use drbd_engine::admin::SizeWish;
+use drbd_engine::event::{Event, MetaBlock, MetaStep, Order};
+use drbd_format::meta::{DiskSizes, Layout, MetaFlags};
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::Packet;
 
@@ -13,8 +14,13 @@ const WHOLE: (C, D, D) = (C::Connected, D::UpToDate, D::UpToDate);
 const SMALL: u64 = 9 << 20;
 const LARGE: u64 = 17 << 20;
 
-const PLAIN: SizeWish =
-    SizeWish { size_sectors: 0, assume_peer_has_space: false, assume_clean: false, al: None };
+const PLAIN: SizeWish = SizeWish {
+    size_sectors: 0,
+    assume_peer_has_space: false,
+    assume_clean: false,
+    al_stripes: None,
+    al_stripe_size_kib: None,
+};
 
 fn usable(bytes: u64) -> u64 {
     Layout::internal(bytes).expect("large enough").usable_sectors
@@ -143,7 +149,11 @@ fn upstreams_refusals() {
     pair.until_said("Began resync");
     assert_eq!(pair.ordered(0, resize(PLAIN)), 130, "they sync");
     pair.until(WHOLE);
-    let al = |stripes, stripe_size_4k| SizeWish { al: Some(AlSize { stripes, stripe_size_4k }), ..PLAIN };
+    let al = |stripes, blocks: u32| SizeWish {
+        al_stripes: Some(stripes),
+        al_stripe_size_kib: Some(4 * blocks),
+        ..PLAIN
+    };
     assert_eq!(pair.ordered(0, resize(al(1, 7))), 168);
     assert_eq!(pair.ordered(0, resize(al(1 << 11, (1 << 11) + 1))), 167);
     // No room is left for the data: a larger log would shrink the device.

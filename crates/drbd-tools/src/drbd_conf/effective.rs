@@ -1,6 +1,8 @@
 //! What a connection or volume gets from all sections together, and the same for the daemon.
 
-use drbd_engine::admin::{DiskOptions, MetaIndex, NetOptions, ReplicationProtocol, ResourceOptions};
+use drbd_engine::admin::{
+    DiskOptions, MetaIndex, NetOptions, ReplicationProtocol, ResourceOptions, SizeWish,
+};
 
 use super::model::{Config, MetaDisk, Setting, Word};
 use super::options::{Kind, OptionDef};
@@ -121,6 +123,20 @@ pub fn disk_options_over(mut options: DiskOptions, settings: &[Setting]) -> Disk
     take_number(settings, "c-max-rate", &mut options.c_max_rate_kib_per_s);
     take_number(settings, "c-min-rate", &mut options.c_min_rate_kib_per_s);
     options
+}
+
+/// What the options of `resize` ask for.
+pub fn size_wish(settings: &[Setting]) -> SizeWish {
+    let small = |name| number(settings, name).and_then(|value| u32::try_from(value).ok());
+    let mut wish = SizeWish {
+        size_sectors: number(settings, "size").unwrap_or(0),
+        al_stripes: small("al-stripes"),
+        al_stripe_size_kib: small("al-stripe-size-kB"),
+        ..SizeWish::default()
+    };
+    take_flag(settings, "assume-peer-has-space", &mut wish.assume_peer_has_space);
+    take_flag(settings, "assume-clean", &mut wish.assume_clean);
+    wish
 }
 
 /// The net section for the daemon on `node`.

@@ -46,6 +46,8 @@ pub struct Sections {
     pub stacked_timeouts: bool,
     /// `handlers`.
     pub handlers: Vec<Setting>,
+    /// Of the command `resize`; a configuration has none.
+    pub resize: Vec<Setting>,
 }
 
 impl Sections {
@@ -57,6 +59,7 @@ impl Sections {
             Section::Options => &mut self.options,
             Section::Startup => &mut self.startup,
             Section::Handlers => &mut self.handlers,
+            Section::Resize => &mut self.resize,
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum Section {
     Startup,
     /// `handlers`.
     Handlers,
+    /// Options of the command `resize`; no configuration has them.
+    Resize,
 }
 
 impl Section {
@@ -29,6 +31,7 @@ impl Section {
             Self::Options => "options",
             Self::Startup => "startup",
             Self::Handlers => "handlers",
+            Self::Resize => "resize",
         }
     }
 }
@@ -116,7 +119,7 @@ impl OptionDef {
 
 /// The option called `word` in `section`.
 pub fn find(section: Section, word: &str) -> Option<&'static OptionDef> {
-    OPTIONS.iter().find(|option| option.section == section && option.is_named(word))
+    OPTIONS.iter().chain(RESIZE_OPTIONS).find(|option| option.section == section && option.is_named(word))
 }
 
 /// The option called `word` in the syncer section of 8.3.
@@ -137,7 +140,8 @@ pub fn find_anywhere(word: &str) -> Option<&'static OptionDef> {
 
 /// Names of the options of a section.
 pub fn names(section: Section) -> impl Iterator<Item = &'static str> {
-    OPTIONS.iter().filter(move |option| option.section == section).map(|option| option.name)
+    let all = OPTIONS.iter().chain(RESIZE_OPTIONS);
+    all.filter(move |option| option.section == section).map(|option| option.name)
 }
 
 /// Options that DRBD 9 has and 8.4 has not, for a better word than "unknown".
@@ -246,6 +250,16 @@ const READ_BALANCING: &[(&str, u32)] = &[
     ("256K-striping", 8),
     ("512K-striping", 9),
     ("1M-striping", 10),
+];
+
+/// The options of `resize`.
+static RESIZE_OPTIONS: &[OptionDef] = &[
+    OptionDef::new(Section::Resize, "size", number(0, 2 << 40, 0, Scale::Sectors, "sectors")).effective(),
+    OptionDef::new(Section::Resize, "assume-peer-has-space", flag(false)).effective(),
+    OptionDef::new(Section::Resize, "assume-clean", flag(false)).effective(),
+    OptionDef::new(Section::Resize, "al-stripes", count(1, 1024, 1)).effective(),
+    OptionDef::new(Section::Resize, "al-stripe-size-kB", number(4, 16_777_216, 32, Scale::Kib, "KiB"))
+        .effective(),
 ];
 
 /// Every option of drbd.conf.

@@ -163,6 +163,10 @@ pub enum Verb {
     Verify,
     /// Begin a generation of the data.
     NewCurrentUuid,
+    /// Use what disks have that have grown, or another size: `resize --size=10G r0`.
+    Resize,
+    /// After disks have grown: resize what is in use, else move internal meta-data to the new end.
+    CheckResize,
     /// Print generation identifiers and what they mean.
     ShowGi,
     /// Print generation identifiers.

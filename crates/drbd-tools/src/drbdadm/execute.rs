@@ -1,6 +1,7 @@
 //! Carries the calls out: over the control socket, or on the device itself.
 
 mod change;
+mod resize;
 mod staged;
 mod startup;
 
@@ -151,6 +152,8 @@ impl<'a> Executor<'a> {
             Step::ChangeNet(ends, setup) => self.change_net(step, ends.resource, setup),
             Step::ChangeResource(resource, setup) => self.change_resource(step, resource, setup),
             Step::WaitConnect(of) => self.wait_connect(*of),
+            Step::Resize(of, setup) => self.resize(step, *of, setup),
+            Step::CheckResize(of, setup) => self.check_resize(step, *of, setup),
             _ => {
                 self.warn_about_options_without_effect(step);
                 let command = command(step, self.node);
@@ -279,6 +282,7 @@ impl<'a> Executor<'a> {
             "wipe-md" => generations::wipe_md(disk, force),
             "invalidate" => generations::invalidate(disk),
             "outdate" => generations::outdate(disk),
+            "check-resize" => meta_disk::check_resize(disk, force),
             _ => {
                 let line = Step::Meta(of, "dump-md", force).line(node, &|_| None);
                 let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -303,6 +307,7 @@ impl<'a> Executor<'a> {
         }
         let data = of.separate_data();
         let opened = MetaDisk::open(Path::new(of.meta_disk()), of.placement(), data.as_deref());
+        let opened = opened.map(|disk| disk.of_minor(Some(of.minor())));
         Ok(opened.and_then(|disk| act(&disk)).map_or_else(|failed| failed.status, |()| 0))
     }
 }
@@ -388,6 +393,8 @@ fn command(step: &Step<'_>, node: &str) -> Command {
         Step::State(of, _)
         | Step::Meta(of, ..)
         | Step::WaitConnect(of)
+        | Step::Resize(of, _)
+        | Step::CheckResize(of, _)
         | Step::SetGi(of, ..)
         | Step::ChangeDisk(of, _) => Command::Status { resource: Some(name(of.resource)) },
     }

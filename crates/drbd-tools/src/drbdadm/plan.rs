@@ -128,6 +128,8 @@ impl<'c> Plan<'c> {
             Verb::Invalidate => each(&|of| Step::Sync(of, "invalidate")),
             Verb::InvalidateRemote => each(&|of| Step::Sync(of, "invalidate-remote")),
             Verb::Verify => each(&|of| Step::Verify(of, self.bounds)),
+            Verb::Resize => each(&|of| Step::Resize(of, self.setup)),
+            Verb::CheckResize => each(&|of| Step::CheckResize(of, self.setup)),
             Verb::NewCurrentUuid => each(&|of| Step::NewCurrentUuid(of, self.clear_bitmap)),
             Verb::ShowGi => each(&|of| Step::State(of, "show-gi")),
             Verb::GetGi => each(&|of| Step::State(of, "get-gi")),

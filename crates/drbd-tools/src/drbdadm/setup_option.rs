@@ -40,6 +40,7 @@ fn section(verb: Verb) -> Option<Section> {
     match verb {
         Verb::DiskOptions => Some(Section::Disk),
         Verb::NetOptions => Some(Section::Net),
+        Verb::Resize | Verb::CheckResize => Some(Section::Resize),
         Verb::ResourceOptions => Some(Section::Options),
         _ => None,
     }

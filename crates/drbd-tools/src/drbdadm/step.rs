@@ -57,6 +57,13 @@ impl<'c> VolumeRef<'c> {
         Some(if is_set { 2 * connect_int_s } else { STACKED_TIMEOUT_S })
     }
 
+    /// The `size` of the configuration: one setting, or none.
+    pub fn configured_size(self) -> &'c [Setting] {
+        let options = &self.volume.disk_options;
+        let at = options.iter().rposition(|setting| setting.option.name == "size");
+        at.map_or(&[], |at| &options[at..=at])
+    }
+
     /// Where on it.
     pub fn placement(self) -> Placement {
         match &self.volume.meta_disk {
@@ -157,6 +164,10 @@ pub enum Step<'c> {
     Sync(VolumeRef<'c>, &'static str),
     /// `verify`.
     Verify(VolumeRef<'c>, Bounds),
+    /// `resize`, with options of the command line.
+    Resize(VolumeRef<'c>, &'c [SetupOption]),
+    /// `check-resize`: `resize` of what is in use, else what drbdmeta does for it.
+    CheckResize(VolumeRef<'c>, &'c [SetupOption]),
     /// `new-current-uuid`; with the second true, with `--clear-bitmap`.
     NewCurrentUuid(VolumeRef<'c>, bool),
     /// `wait-connect`.
@@ -195,6 +206,8 @@ impl<'c> Step<'c> {
             | Self::NewCurrentUuid(volume, _)
             | Self::SetGi(volume, ..)
             | Self::Verify(volume, _)
+            | Self::Resize(volume, _)
+            | Self::CheckResize(volume, _)
             | Self::Meta(volume, ..) => volume.resource,
         }
     }
@@ -225,6 +238,8 @@ impl<'c> Step<'c> {
             | Self::Sync(volume, _)
             | Self::Verify(volume, _)
             | Self::NewCurrentUuid(volume, _)
+            | Self::Resize(volume, _)
+            | Self::CheckResize(volume, _)
             | Self::SetGi(volume, ..)
             | Self::Meta(volume, ..) => volume.minor().to_string(),
         }
@@ -320,6 +335,11 @@ impl<'c> Step<'c> {
                 say(&["verify", &of.minor().to_string()]);
                 let bounds = [("start", bounds.start_sector), ("stop", bounds.stop_sector)];
                 words.extend(bounds.iter().filter_map(|(name, at)| Some(format!("--{name}={}", (*at)?))));
+            }
+            Self::Resize(of, setup) | Self::CheckResize(of, setup) => {
+                say(&["resize", &of.minor().to_string()]);
+                words.extend(option_words(of.configured_size()));
+                words.extend(setup.iter().map(SetupOption::word));
             }
             Self::NewCurrentUuid(of, clear_bitmap) => {
                 say(&["new-current-uuid", &of.minor().to_string()]);

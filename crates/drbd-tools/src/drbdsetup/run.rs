@@ -300,6 +300,7 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
                 "secondary" => Command::Secondary { resource },
                 "del-minor" => Command::DelMinor { minor },
                 "detach" => Command::Detach { minor, force },
+                "resize" => Command::Resize { minor, wish: effective::size_wish(settings) },
                 "new-current-uuid" => {
                     Command::NewCurrentUuid { minor, clear_bitmap: call.has("clear-bitmap") }
                 }

@@ -29,8 +29,7 @@ pub fn apply_al(disk: &MetaDisk) -> Result<(), Failed> {
     disk.sync()?;
     block.flags = block.flags.with(MetaFlags::AL_CLEAN);
     block.magic = Magic::V08;
-    disk.write_at(&block.encode(), layout.md_offset_bytes)?;
-    disk.sync()
+    disk.write_super_block(&block, &layout)
 }
 
 fn apply(disk: &MetaDisk, layout: &Layout, block: &SuperBlock) -> Result<(), Failed> {

@@ -1,7 +1,7 @@
 //! `create-md`.
 
 use drbd_format::activity_log::Transaction;
-use drbd_format::meta::{Layout, Placement, SuperBlock, TooSmall};
+use drbd_format::meta::{AlSize, DiskSizes, Layout, Placement, SuperBlock, TooSmall};
 
 use super::{Failed, MetaDisk, bitmap_bytes, existing_data, is_confirmed, size_text};
 
@@ -14,7 +14,35 @@ const PIECE_BYTES: u64 = 1 << 20;
 /// # Errors
 /// Refused, or the device failed; what happened was printed.
 pub fn create_md(disk: &MetaDisk, force: bool, era2013: bool) -> Result<(), Failed> {
-    let layout = new_layout(disk).map_err(|too_small| {
+    NewMetaData { force, era2013, al: AlSize::DEFAULT, peer_max_bio_bytes: 0 }.create(disk)
+}
+
+/// How new meta-data are to be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewMetaData {
+    /// Without asking.
+    pub force: bool,
+    /// In the words of the release of 2013.
+    pub era2013: bool,
+    /// Size of the activity log.
+    pub al: AlSize,
+    /// Largest request the peer is assumed to take.
+    pub peer_max_bio_bytes: u32,
+}
+
+impl NewMetaData {
+    /// Writes them.
+    ///
+    /// # Errors
+    /// Refused, or the device failed; what happened was printed.
+    pub fn create(self, disk: &MetaDisk) -> Result<(), Failed> {
+        create(disk, self)
+    }
+}
+
+fn create(disk: &MetaDisk, wanted: NewMetaData) -> Result<(), Failed> {
+    let NewMetaData { force, era2013, al, peer_max_bio_bytes } = wanted;
+    let layout = new_layout(disk, al).map_err(|too_small| {
         eprintln!("{}: {too_small}", disk.path.display());
         Failed { status: 10 }
     })?;
@@ -45,8 +73,8 @@ pub fn create_md(disk: &MetaDisk, force: bool, era2013: bool) -> Result<(), Fail
     }
     // The superblock makes the rest valid: it is written when the rest is durable.
     disk.sync()?;
-    disk.write_at(&SuperBlock::fresh(&layout, device_uuid).encode(), layout.md_offset_bytes)?;
-    disk.sync()?;
+    let block = SuperBlock { peer_max_bio_bytes, ..SuperBlock::fresh(&layout, device_uuid) };
+    disk.write_super_block(&block, &layout)?;
     println!("New drbd meta data block successfully created.");
     if era2013 {
         println!("success");
@@ -54,12 +82,9 @@ pub fn create_md(disk: &MetaDisk, force: bool, era2013: bool) -> Result<(), Fail
     Ok(())
 }
 
-fn new_layout(disk: &MetaDisk) -> Result<Layout, TooSmall> {
-    match disk.placement {
-        Placement::Internal => Layout::internal(disk.bytes),
-        Placement::FlexExternal => Layout::flex_external(disk.bytes, disk.data_bytes),
-        Placement::Indexed(index) => Layout::indexed(index, disk.bytes, disk.data_bytes),
-    }
+fn new_layout(disk: &MetaDisk, al: AlSize) -> Result<Layout, TooSmall> {
+    let sizes = DiskSizes { data_bytes: disk.data_bytes, meta_bytes: disk.bytes };
+    Layout::of(disk.placement, sizes, al)
 }
 
 fn ask_to_overwrite(disk: &MetaDisk, former: &Layout, force: bool) -> Result<(), Failed> {

@@ -1,6 +1,6 @@
 //! Generation identifiers and flags: `get-gi`, `show-gi`, `set-gi`, `outdate`, `invalidate`, `wipe-md`.
 
-use drbd_format::meta::{Magic, MetaFlags, SUPER_BLOCK_BYTES, SuperBlock};
+use drbd_format::meta::{Layout, Magic, MetaFlags, SUPER_BLOCK_BYTES, SuperBlock};
 
 use super::{Failed, MetaDisk, is_confirmed, size_text};
 
@@ -63,9 +63,8 @@ pub fn explained(uuids: [u64; 4], flags: MetaFlags) -> String {
     )
 }
 
-fn found(disk: &MetaDisk) -> Result<(SuperBlock, u64), Failed> {
-    let (block, layout) = disk.valid()?;
-    Ok((block, layout.md_offset_bytes))
+fn found(disk: &MetaDisk) -> Result<(SuperBlock, Layout), Failed> {
+    disk.valid()
 }
 
 /// Prints the identifiers.
@@ -100,7 +99,7 @@ pub fn show_gi(disk: &MetaDisk) -> Result<(), Failed> {
 /// # Errors
 /// A part is no number, there are no meta-data, or the device failed; what happened was printed.
 pub fn set_gi(disk: &MetaDisk, text: &str, force: bool) -> Result<(), Failed> {
-    let (block, offset) = found(disk)?;
+    let (block, layout) = found(disk)?;
     let (uuids, flags) = parse(text, block.uuids, block.flags).map_err(|wrong| {
         eprintln!("{wrong}");
         Failed { status: 10 }
@@ -111,7 +110,7 @@ pub fn set_gi(disk: &MetaDisk, text: &str, force: bool) -> Result<(), Failed> {
         println!("Operation canceled.");
         return Ok(());
     }
-    write(disk, &SuperBlock { uuids, flags, ..block }, offset)
+    write(disk, &SuperBlock { uuids, flags, ..block }, &layout)
 }
 
 fn parse(text: &str, mut uuids: [u64; 4], mut flags: MetaFlags) -> Result<([u64; 4], MetaFlags), String> {
@@ -134,13 +133,13 @@ fn parse(text: &str, mut uuids: [u64; 4], mut flags: MetaFlags) -> Result<([u64;
 /// # Errors
 /// They are not even consistent (status 5), or the device failed.
 pub fn outdate(disk: &MetaDisk) -> Result<(), Failed> {
-    let (mut block, offset) = found(disk)?;
+    let (mut block, layout) = found(disk)?;
     if !block.flags.has(MetaFlags::CONSISTENT) {
         eprintln!("Device is inconsistent.");
         return Err(Failed { status: 5 });
     }
     block.flags = block.flags.without(MetaFlags::WAS_UP_TO_DATE);
-    write(disk, &block, offset)
+    write(disk, &block, &layout)
 }
 
 /// Marks the data as of no value: all of them come from the peer.
@@ -148,10 +147,10 @@ pub fn outdate(disk: &MetaDisk) -> Result<(), Failed> {
 /// # Errors
 /// There are no meta-data, or the device failed.
 pub fn invalidate(disk: &MetaDisk) -> Result<(), Failed> {
-    let (mut block, offset) = found(disk)?;
+    let (mut block, layout) = found(disk)?;
     let without = block.flags.without(MetaFlags::CONSISTENT).without(MetaFlags::WAS_UP_TO_DATE);
     block.flags = without.with(MetaFlags::FULL_SYNC);
-    write(disk, &block, offset)
+    write(disk, &block, &layout)
 }
 
 /// Removes the superblock after a person has agreed: then these are no meta-data any more.
@@ -171,14 +170,40 @@ pub fn wipe_md(disk: &MetaDisk, force: bool) -> Result<(), Failed> {
     disk.write_at(&[0; SUPER_BLOCK_BYTES], layout.md_offset_bytes)?;
     disk.sync()?;
     println!("DRBD meta data block successfully wiped out.");
+    if let Some(minor) = disk.minor {
+        super::last_known::LastKnown::forget(minor);
+    }
     Ok(())
 }
 
-fn write(disk: &MetaDisk, block: &SuperBlock, offset: u64) -> Result<(), Failed> {
+/// Prints the device's UUID.
+///
+/// # Errors
+/// There are no meta-data.
+pub fn read_dev_uuid(disk: &MetaDisk) -> Result<(), Failed> {
+    let (block, _) = found(disk)?;
+    println!("{:016X}", block.device_uuid);
+    Ok(())
+}
+
+/// Sets the device's UUID.
+///
+/// # Errors
+/// It is no number, there are no meta-data, or the device failed; what happened was printed.
+pub fn write_dev_uuid(disk: &MetaDisk, text: &str) -> Result<(), Failed> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let device_uuid = u64::from_str_radix(digits, 16).map_err(|_| {
+        eprintln!("'{text}' is not a number of at most 16 hex digits.");
+        Failed { status: 10 }
+    })?;
+    let (block, layout) = found(disk)?;
+    write(disk, &SuperBlock { device_uuid, ..block }, &layout)
+}
+
+fn write(disk: &MetaDisk, block: &SuperBlock, layout: &Layout) -> Result<(), Failed> {
     // Unclean meta-data stay so: the magic number says it, too.
     debug_assert!(matches!(block.magic, Magic::V08 | Magic::V84_UNCLEAN));
-    disk.write_at(&block.encode(), offset)?;
-    disk.sync()
+    disk.write_super_block(block, layout)
 }
 
 #[cfg(test)]

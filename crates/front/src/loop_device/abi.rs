@@ -8,6 +8,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 const LOOP_CLR_FD: libc::Ioctl = 0x4C01;
 const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+const LOOP_SET_CAPACITY: libc::Ioctl = 0x4C07;
 const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
 const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
 const BLKROSET: libc::Ioctl = 0x125D;
@@ -76,6 +77,11 @@ pub(super) fn status(device: &File) -> io::Result<LoopInfo> {
     // SAFETY: LOOP_GET_STATUS64 writes one loop_info64, which has the kernel's layout; every bit pattern is valid.
     checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, &raw mut info) })?;
     Ok(info)
+}
+
+pub(super) fn take_capacity(device: &File) -> io::Result<()> {
+    // SAFETY: LOOP_SET_CAPACITY takes no argument.
+    checked(unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_CAPACITY) }).map(drop)
 }
 
 pub(super) fn clear(device: &File) -> io::Result<()> {

@@ -1,13 +1,16 @@
 //! The kernel's DRBD 8.4 as peer, and as judge. A kernel's node is booted once for as many scenarios as it lives through.
 
 mod fencing;
+mod grown;
 mod handlers;
 mod handshake;
 mod load;
 mod meeting;
+mod meta_forms;
 mod protocols;
 mod reconnect;
 mod replication;
+mod sizes;
 mod split_brain;
 mod suspend;
 mod table;
@@ -18,6 +21,7 @@ use crate::tutorial::{Seat, Wish};
 use crate::uml::{KERNEL, Segment};
 
 use meeting::{KERNELS, MIXED, OURS};
+use meta_forms::Form;
 use reconnect::Loss;
 use table::{Maker, Table};
 
@@ -124,6 +128,24 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("outdated-kernel", |t| handshake::outdated_is_no_primary(t, Maker::Kernel)),
     scenario("split-brain-kernel-loses", |t| split_brain::told_who_loses(t, Seat::First)),
     scenario("split-brain-we-lose", |t| split_brain::told_who_loses(t, Seat::Second)),
+    scenario("grows-by-kernels-word", |t| sizes::grows(t, Maker::Kernel, Maker::Kernel, false)),
+    scenario("grows-by-our-word", |t| sizes::grows(t, Maker::Ours, Maker::Ours, false)),
+    scenario("grows-by-kernels-secondary", |t| sizes::grows(t, Maker::Ours, Maker::Kernel, false)),
+    scenario("grows-by-our-secondary", |t| sizes::grows(t, Maker::Kernel, Maker::Ours, false)),
+    scenario("grows-clean-by-kernels-word", |t| sizes::grows(t, Maker::Kernel, Maker::Kernel, true)),
+    scenario("grows-clean-by-our-word", |t| sizes::grows(t, Maker::Ours, Maker::Ours, true)),
+    scenario("kernel-is-smaller", |t| sizes::differ(t, Maker::Kernel)),
+    scenario("we-are-smaller", |t| sizes::differ(t, Maker::Ours)),
+    scenario("kernel-is-too-small", |t| sizes::too_small(t, Maker::Kernel)),
+    scenario("we-are-too-small", |t| sizes::too_small(t, Maker::Ours)),
+    scenario("size-asked-of-kernel", |t| sizes::asked_for(t, Maker::Kernel)),
+    scenario("size-asked-of-us", |t| sizes::asked_for(t, Maker::Ours)),
+    scenario("resize-refusals", sizes::refusals),
+    scenario("meta-data-flexible", |t| meta_forms::elsewhere(t, Form::Flexible)),
+    scenario("meta-data-in-a-slot", |t| meta_forms::elsewhere(t, Form::Slot)),
+    scenario("crash-with-flexible-meta-data", meta_forms::crash_with_meta_elsewhere),
+    scenario("large-sectors-at-kernel", |t| meta_forms::large_sectors(t, Maker::Kernel, Maker::Ours)),
+    scenario("large-sectors-at-us", |t| meta_forms::large_sectors(t, Maker::Ours, Maker::Kernel)),
     scenario("kernel-pair", |t| replication::role_swap(t, KERNELS)),
     scenario("protocol-86-from-kernel", |t| protocols::a_life(t, 86, Maker::Kernel)),
     scenario("protocol-86-from-us", |t| protocols::a_life(t, 86, Maker::Ours)),
