@@ -184,6 +184,7 @@ impl Resource {
                 frozen: false,
                 sent_at: self.turn.now,
                 acks_left: 0,
+                answered: Vec::new(),
                 refused: false,
             };
             device.parts.insert(tag, part);
@@ -339,6 +340,8 @@ impl Resource {
         part.refused |= outcome == Leg::Failed;
         if part.acks_left == 0 {
             part.remote = if part.refused { Leg::Failed } else { Leg::Done };
+        } else {
+            part.answered.push(acked);
         }
         if outcome == Leg::Failed {
             device.set_out_of_sync(acked);

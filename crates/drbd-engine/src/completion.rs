@@ -93,6 +93,7 @@ impl Resource {
         let mut deadlines = Vec::new();
         deadlines.extend(self.link.dial_at);
         deadlines.extend(self.link.stage_deadline);
+        deadlines.extend(self.link.leaving_at);
         if self.link.is_open() {
             let options = self.link.options();
             let next_ping = match self.link.pinged_at {

@@ -16,7 +16,7 @@ use drbd_format::wire::BlockAck;
 use units::SectorRange;
 
 use crate::application::encloses;
-use crate::device::{Device, Leg};
+use crate::device::{Device, Leg, Owner};
 use crate::event::{Action, Tag};
 use crate::resource::Resource;
 
@@ -47,7 +47,7 @@ impl Device {
     /// Where our changes are that the peer has not answered.
     pub(crate) fn unanswered(&self) -> Vec<SectorRange> {
         let unanswered = self.parts.values().filter(|part| part.started && part.remote == Leg::Pending);
-        unanswered.map(|part| part.range).collect()
+        unanswered.flat_map(|part| without(part.range, &part.answered)).collect()
     }
 
     fn is_contested(&self, tag: Tag) -> bool {
@@ -103,14 +103,31 @@ impl Resource {
         }
     }
 
-    /// The connection is lost before it was clear when these were written: the peer has no answer, and counts them as lost.
-    pub(crate) fn drop_early_writes(&mut self, volume: u16) {
+    /// The connection is lost: what the peer wrote and our disk has not begun is dropped. The peer has no answer and counts
+    /// it as lost; written later, it would replace what our front was promised meanwhile. (What only our disk has goes on.)
+    pub(crate) fn drop_unwritten_peer_writes(&mut self, volume: u16) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
-        for tag in std::mem::take(&mut device.early_writes) {
-            let write = device.peer_writes.remove(&tag);
-            if let Some(payload) = write.and_then(|write| write.payload) {
+        device.early_writes.clear();
+        let contested = std::mem::take(&mut device.contested_writes);
+        let unwritten: Vec<Tag> = device
+            .peer_writes
+            .iter()
+            .filter(|(_, write)| !write.alone && !write.written && write.steps_left == 0)
+            .map(|(&tag, _)| tag)
+            .collect();
+        let (_, mut admitted) =
+            device.locks.withdraw(|owner| matches!(owner, Owner::PeerWrite(tag) if unwritten.contains(tag)));
+        for tag in unwritten {
+            let Some(write) = device.peer_writes.remove(&tag) else { continue };
+            if let Some(payload) = write.payload {
                 self.turn.out.push(Action::Release { payload });
             }
+            if contested.contains(&tag) {
+                admitted.extend(device.locks.unlock(write.range));
+            }
+        }
+        for owner in admitted {
+            self.lock_gained(volume, owner);
         }
     }
 
@@ -125,7 +142,7 @@ impl Resource {
         self.start_peer_write(volume, tag);
     }
 
-    /// Goes on with the peer's writes that waited for its answers, or for the end of the connection they would come by.
+    /// Goes on with the peer's writes that waited for its answers.
     pub(crate) fn resume_contested_writes(&mut self, volume: u16) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         if device.contested_writes.is_empty() {
@@ -160,6 +177,8 @@ impl Resource {
         part.acks_left = part.acks_left.saturating_sub(1);
         if part.acks_left == 0 {
             part.remote = if part.refused { Leg::Failed } else { Leg::Done };
+        } else {
+            part.answered.push(range);
         }
         if let Some(epoch) = part.epoch {
             link.log.contested(epoch);
@@ -174,6 +193,7 @@ impl Resource {
         part.begins_anew = false;
         part.started = false;
         part.acks_left = 0;
+        part.answered.clear();
         part.refused = false;
         part.local = Leg::None;
         part.remote = Leg::None;

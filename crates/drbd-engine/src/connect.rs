@@ -381,7 +381,7 @@ impl Resource {
         ];
         if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
             self.turn.log(Level::Error, format_args!("incompatible {what} settings"));
-            return self.stand_alone();
+            return self.leave();
         }
         self.peer_integrity(theirs);
     }
@@ -422,6 +422,7 @@ impl Resource {
                 }
                 self.dial_later();
             }
+            _ if self.link.leaving_at.is_some() => self.stand_alone(),
             // The peer said it would go.
             _ if self.link.state == C::TearDown => self.lose(C::TearDown),
             _ => self.lose(C::BrokenPipe),
@@ -447,12 +448,23 @@ impl Resource {
 
     /// Closes the sockets and settles what was under way on them; then looks for the peer again.
     pub(crate) fn lose(&mut self, why: C) {
+        if self.link.leaving_at.is_some() {
+            return self.stand_alone();
+        }
         let was_open = self.link.stage == Stage::Open;
         if !self.drop_link(why, false) {
             return;
         }
         self.turn.info("Connection closed");
         self.start_connecting(was_open);
+    }
+
+    /// The handshake has shown that the two do not go together: leaves for good, but not before the peer must have read
+    /// what it needs to come to the same result. (Upstream waits for its handlers meanwhile.) A peer that finds the sockets
+    /// closed first takes that for a failure of the network, and goes on trying.
+    pub(crate) fn leave(&mut self) {
+        let patience = crate::time::tenths(self.link.options().ping_timeout_ds);
+        self.link.leaving_at.get_or_insert(self.turn.now + patience);
     }
 
     /// Leaves the peer for good, until `Connect`.
@@ -475,6 +487,7 @@ impl Resource {
         self.link.stage = Stage::Sockets;
         self.link.early_features = None;
         self.link.stage_deadline = None;
+        self.link.leaving_at = None;
         self.link.dial_at = None;
         self.link.pinged_at = None;
         let was_open = self.link.state >= C::WFReportParams || self.link.state == C::TearDown;
@@ -495,7 +508,7 @@ impl Resource {
             self.abandon_resync(volume);
             self.leave_verify(volume);
             self.drop_slowed_reads(volume);
-            self.drop_early_writes(volume);
+            self.drop_unwritten_peer_writes(volume);
             self.parts_lost_peer(volume);
             self.retry_remote_reads(volume);
         }
@@ -543,6 +556,9 @@ impl Resource {
         if self.link.dial_at.is_some_and(|at| at <= now) {
             self.link.dial_at = None;
             self.dial();
+        }
+        if self.link.leaving_at.is_some_and(|at| at <= now) {
+            return self.stand_alone();
         }
         if self.link.stage_deadline.is_some_and(|at| at <= now) {
             self.turn.log(Level::Error, "the peer did not answer in the handshake");

@@ -123,6 +123,8 @@ pub struct Part {
     pub sent_at: Instant,
     /// Packets of it that the peer has not acknowledged.
     pub acks_left: u32,
+    /// Those that it has, where there are several.
+    pub answered: Vec<SectorRange>,
     /// The peer refused one of them.
     pub refused: bool,
 }

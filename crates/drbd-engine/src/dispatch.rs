@@ -45,6 +45,17 @@ impl Resource {
                 }
             };
         }
+        if self.link.leaving_at.is_some() {
+            match packet {
+                Packet::Ping => self.link.send_meta(&mut self.turn, 0, Packet::PingAck),
+                Packet::PingAck => self.link.pinged_at = None,
+                _ => {}
+            }
+            if let Some((payload, _)) = payload.filter(|_| taken) {
+                self.turn.out.push(Action::Release { payload });
+            }
+            return;
+        }
         if on_data && self.defers() {
             self.link.deferred.push_back(Deferred { volume, packet, payload: payload.filter(|_| taken) });
         } else if on_data {

@@ -139,7 +139,7 @@ impl Resource {
                     self.turn.log(Level::Error, "Disk attach process on the peer node was aborted.");
                     peer_disk = D::Diskless;
                 }
-                None => return self.stand_alone(),
+                None => return self.leave(),
             }
         }
         ns.peer = word.role();

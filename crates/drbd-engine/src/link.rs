@@ -193,6 +193,8 @@ pub struct Link {
     pub dialling: bool,
     /// When the handshake must have come further.
     pub stage_deadline: Option<Instant>,
+    /// The two do not go together: nothing but pings is answered any more, and this is when we leave for good.
+    pub leaving_at: Option<Instant>,
     /// When something came from the peer last.
     pub heard_at: Instant,
     /// When a ping went out that is not yet answered.
@@ -236,6 +238,7 @@ impl Link {
             dial_at: None,
             dialling: false,
             stage_deadline: None,
+            leaving_at: None,
             heard_at: Instant(0),
             pinged_at: None,
             log: TransferLog::new(),

@@ -14,7 +14,7 @@ use units::SectorRange;
 use crate::device::{BLOCK_SECTORS, BitmapDue, Device, Owner, Purpose};
 use crate::event::{Action, IoFault, Payload, Slice, Tag};
 use crate::handlers::{After, Handler, HandlerRun};
-use crate::pace::Pace;
+use crate::pace::{self, Pace};
 use crate::peer_io::ID_SYNCER;
 use crate::progress::Progress;
 use crate::protocol_version::TARGET_SAYS_WHEN_DONE;
@@ -234,7 +234,8 @@ impl Resource {
             };
             let mut end = first + 1;
             let answerable = u64::from(link.agreed.bio_bytes_max()) / 512 / BLOCK_SECTORS;
-            let longest = REQUEST_BLOCKS_MAX.min(answerable).min(allowed / BLOCK_SECTORS);
+            let longest =
+                REQUEST_BLOCKS_MAX.min(answerable).min(pace::longest_blocks(allowed, &disk.options));
             while end < bits && end - first < longest && disk.bitmap.is_set(end) {
                 end += 1;
             }

@@ -199,11 +199,14 @@ impl Resource {
         let lost = lost_contact(os.pdsk, ns.pdsk) && (ns.role == Role::Primary || ns.peer == Role::Primary);
         let peer_promoted_diskless =
             ns.pdsk < D::Inconsistent && os.peer != Role::Primary && ns.peer == Role::Primary;
+        // A primary gets its disk back where the peer has lost its own: what the peer wrote alone is not in it.
+        let got_disk_alone =
+            os.disk == D::Negotiating && ns.role == Role::Primary && ns.pdsk < D::Inconsistent;
         if alone && lost && self.suspended.fencing {
             if let Some(device) = self.devices.get_mut(&volume) {
                 device.new_generation_due = true;
             }
-        } else if alone && (lost || peer_promoted_diskless) {
+        } else if alone && (lost || peer_promoted_diskless || got_disk_alone) {
             self.new_generation(volume);
             let Self { devices, turn, link, .. } = self;
             if let Some(device) = devices.get_mut(&volume).filter(|_| link.is_open()) {

@@ -15,6 +15,7 @@ mod rng;
 mod scenario;
 mod stamp;
 mod traffic;
+mod two_primaries;
 mod verify;
 mod workload;
 mod world;

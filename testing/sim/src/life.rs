@@ -128,7 +128,9 @@ impl World {
             return false;
         }
         self.unsucceeded = [false; 2];
+        let other_serves = self.nodes[1 - node].is_primary();
         match &mut self.model {
+            Some(_) if other_serves => {}
             Some(model) => model.follows(node),
             None => {
                 let (sectors, former) = (self.nodes[node].size_sectors, self.former_content(node));
@@ -144,7 +146,7 @@ impl World {
         if self.nodes[node].device().is_some_and(|d| d.flags.suspended_user || d.flags.suspended_no_data) {
             self.ordered(node, Order::ResumeIo { volume: VOLUME });
         }
-        self.stop_work();
+        self.stop_work_on(node);
         matches!(self.ordered(node, Order::Secondary), Some(Ok(_)))
     }
 
@@ -161,7 +163,7 @@ impl World {
 
     fn daemon_is_gone(&mut self, node: usize, silently: bool) {
         if self.nodes[node].is_primary() {
-            self.front_is_gone();
+            self.front_is_gone(node);
         }
         self.drop_sockets(node, silently);
         self.was_in_sync = false;
@@ -183,10 +185,11 @@ impl World {
         self.note(|| format!("node {node}: POWER CUT{}", if was_primary { " of the primary" } else { "" }));
         self.daemon_is_gone(node, true);
         self.nodes[node].disk.power_cut(&mut self.disk_rng);
-        if let Some(model) = &mut self.model {
+        let rival = self.rival.as_mut().map(|(_, model)| model);
+        for model in self.model.iter_mut().chain(rival) {
             model.power_cut(node);
         }
-        self.unsucceeded[node] |= was_primary;
+        self.unsucceeded[node] |= was_primary && !self.nodes[1 - node].is_primary();
     }
 
     /// The daemon of a server dies; the system below it lives.
@@ -198,6 +201,6 @@ impl World {
         let was_primary = self.nodes[node].is_primary();
         self.daemon_is_gone(node, false);
         self.nodes[node].disk.abandon();
-        self.unsucceeded[node] |= was_primary;
+        self.unsucceeded[node] |= was_primary && !self.nodes[1 - node].is_primary();
     }
 }

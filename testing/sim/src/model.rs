@@ -19,6 +19,8 @@ const ORIGINAL: [u32; 1] = [0];
 /// A write, discard or zeroing of the front.
 #[derive(Clone, Debug)]
 pub struct Write {
+    /// The node whose front it is of.
+    pub by: usize,
     /// Its mark in the data; 0 for zeroes.
     pub stamp: u64,
     /// Where.
@@ -59,6 +61,7 @@ impl Model {
     /// A device that holds on one node a content of this stamp everywhere.
     pub fn new(sectors: u64, stamp: u64, node: usize) -> Self {
         let base = Write {
+            by: node,
             stamp,
             range: SectorRange::new(0, sectors),
             submitted: 0,
@@ -87,10 +90,11 @@ impl Model {
     }
 
     /// A write begins; its index.
-    pub fn begin(&mut self, stamp: u64, range: SectorRange) -> usize {
+    pub fn begin(&mut self, by: usize, stamp: u64, range: SectorRange) -> usize {
         let submitted = self.tick();
         let index = self.writes.len();
         self.writes.push(Write {
+            by,
             stamp,
             range,
             submitted,
@@ -144,18 +148,28 @@ impl Model {
         }
     }
 
-    /// A flush that was submitted at `since` is acknowledged; these nodes took part, and hold from now on what they did
-    /// not need to hold for an acknowledgement.
-    pub fn flushed(&mut self, since: u64, by: u8) {
+    /// A flush of a node's front that was submitted at `since` is acknowledged; these nodes took part, and hold from now on
+    /// what they did not need to hold for an acknowledgement. Of what another front wrote it flushes this node's disk only:
+    /// the other one's flush is for what this front sent there.
+    pub fn flushed(&mut self, node: usize, since: u64, by: u8) {
         for index in 0..self.writes.len() {
             let write = &mut self.writes[index];
             if write.acked && write.ended.is_some_and(|ended| ended < since) && write.stable_on != BOTH {
+                let by = if write.by == node { by } else { by & bit(node) };
                 if write.held_by != 0 {
                     write.held_by |= by;
                     write.stable_on |= by;
                 }
                 self.forget_replaced(index);
             }
+        }
+    }
+
+    /// Nothing more comes of what a node's front has under way: whoever has it not yet will not get it.
+    pub fn fell_silent(&mut self, node: usize) {
+        let now = self.tick();
+        for write in self.writes.iter_mut().filter(|write| write.by == node) {
+            write.ended.get_or_insert(now);
         }
     }
 

@@ -125,6 +125,9 @@ impl Plan {
             // Below 91 a resync whose end was not heard leaves two that refuse each other, as upstream's do.
             plan.protocol_max[versions.below(2) as usize] = versions.pick(&[91, 94, 95, 96, 99, 100]);
         }
+        // One whose IO waits for ever does not step down, and its front outlives what it was promised.
+        let waits = plan.disk.fencing != 0 || plan.suspends_without_data;
+        plan.net.allow_two_primaries = protocol == ReplicationProtocol::C && !waits && rng.chance(35);
         plan
     }
 

@@ -27,6 +27,7 @@ enum Step {
     PauseSync,
     Invalidate,
     Verify,
+    TwoPrimaries,
 }
 
 const STEPS: [Step; 14] = [
@@ -51,10 +52,11 @@ pub fn run(world: &mut World) {
     world.begin();
     world.handlers_refuse = true;
     for _ in 0..world.rng.within(2, 9) {
-        let step = world.rng.pick(&STEPS);
+        let two = world.plan.net.allow_two_primaries && world.rng.chance(40);
+        let step = if two { Step::TwoPrimaries } else { world.rng.pick(&STEPS) };
         world.note(|| format!("== {step:?}"));
         world.perform(step);
-        if world.handler_rng.chance(20) {
+        if world.handler_rng.chance(20) && !world.plan.net.allow_two_primaries {
             world.suspend_io();
         }
         if world.rng.chance(40) {
@@ -78,7 +80,7 @@ impl World {
         }
     }
 
-    fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) {
         let time = self.random_time();
         self.run_for(time);
     }
@@ -205,6 +207,7 @@ impl World {
             Step::PauseSync => self.pause_sync(),
             Step::Invalidate => self.invalidate(),
             Step::Verify => self.verify(),
+            Step::TwoPrimaries => self.two_primaries(),
         }
     }
 
@@ -258,7 +261,7 @@ impl World {
             self.pause();
             if self.rng.chance(50) && self.nodes[node].is_up() && self.nodes[node].disk_state() == D::Diskless
             {
-                self.attach(node);
+                self.attach_again(node);
                 self.pause();
             }
         }
@@ -323,6 +326,7 @@ impl World {
         };
         // A peer that is not asked is merely written over at the next connection.
         let accepted = matches!(answer, Some(Ok(_)));
+        self.parting_known |= accepted;
         if accepted && (by_itself || self.nodes[victim].disk_state() == D::Inconsistent) {
             self.disk_left(victim);
         }
@@ -335,7 +339,7 @@ impl World {
         {
             return;
         }
-        let Some(node) = self.primary() else { return };
+        let Some(node) = self.primary().filter(|&node| !self.nodes[1 - node].is_primary()) else { return };
         let other = 1 - node;
         self.resume_io();
         self.set_partition(true);
@@ -345,7 +349,7 @@ impl World {
             return;
         }
         self.stop_work();
-        self.run_until(60 * S, |w| w.work.pending.is_empty());
+        self.run_until(60 * S, |w| w.work.pending() == 0);
         // The other's front writes what nobody will ever see again.
         let kept = self.model.clone();
         if let Some(model) = &mut self.model {
@@ -356,7 +360,9 @@ impl World {
             self.pause();
             self.demote(other);
         }
-        self.front_is_gone();
+        self.stop_work();
+        self.front_is_gone(other);
+        self.front_is_gone(node);
         self.rival = std::mem::replace(&mut self.model, kept).map(|mut model| {
             model.disk_left(node);
             (other, model)
@@ -389,7 +395,7 @@ impl World {
             if !self.nodes[node].is_up() {
                 self.up(node);
             } else if self.nodes[node].disk_state() == D::Diskless {
-                self.attach(node);
+                self.attach_again(node);
             }
         }
         self.run_for(S);
@@ -463,8 +469,8 @@ impl World {
         self.promote_somebody();
         self.run_for(S);
         self.stop_work();
-        if !self.run_until(30 * S, |w| w.work.pending.is_empty()) && self.fault.is_none() {
-            let left = self.work.pending.len();
+        if !self.run_until(30 * S, |w| w.work.pending() == 0) && self.fault.is_none() {
+            let left = self.work.pending();
             return self.expect(Err(("requests_complete", format!("{left} requests are never answered"))));
         }
         // The last epoch is closed when nothing was added to it for a while, and its flush takes its time.

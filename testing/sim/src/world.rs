@@ -53,7 +53,7 @@ pub enum Event {
     /// A program of the administrator ends.
     HandlerEnds { node: usize, life: u64, run: HandlerRun, status: Option<u8> },
     /// The workload submits.
-    Work { generation: u64 },
+    Work { node: usize, generation: u64 },
 }
 
 /// Everything.
@@ -84,6 +84,10 @@ pub struct World {
     pub model: Option<Model>,
     /// After a split brain: the node that the front did not follow, and the promises that count if it wins.
     pub rival: Option<(usize, Model)>,
+    /// Both acknowledge to their fronts what the other does not know, since they parted as primaries.
+    pub acked_alone: [bool; 2],
+    /// A split brain was noticed, or one side was given up by order, since both were in sync.
+    pub parting_known: bool,
     /// The model's instant at which the first of the two found the other.
     pub met_at: u64,
     /// Both sides believed to be in sync after the last turn.
@@ -126,6 +130,8 @@ impl World {
             work: Workload::new(Rng::new(seed, 5)),
             model: None,
             rival: None,
+            acked_alone: [false; 2],
+            parting_known: false,
             met_at: 0,
             was_in_sync: false,
             discarding: false,
@@ -217,7 +223,7 @@ impl World {
             Event::DialFails { from, life } => self.dial_fails(from, life),
             Event::Arrives { connection, side } => self.arrives(connection, side),
             Event::HandlerEnds { node, life, run, status } => self.handler_ends(node, life, run, status),
-            Event::Work { generation } => self.work(generation),
+            Event::Work { node, generation } => self.work(node, generation),
         }
     }
 
@@ -332,6 +338,7 @@ impl World {
                     self.nodes[node].found_differing.extend(differing(&text));
                     self.found_altered += u64::from(text.contains("Digest integrity check FAILED"));
                     self.nodes[node].generations += u32::from(text.contains("new current UUID "));
+                    self.parting_known |= text.contains("Split-Brain detected");
                     self.nodes[node].split_brain |= text.contains("Split-Brain detected but unresolved");
                     self.nodes[node].split_brain_solved |= text.contains("automatically solved");
                     if text.contains("misbehaved") || text.contains("malformed") {
@@ -361,6 +368,9 @@ impl World {
         self.expect(check::state_is_legal(&status));
         self.nodes[node].status = Some(status);
         let after = self.nodes[node].connection();
+        if before >= C::Connected && after < C::Connected {
+            self.lost_contact(node);
+        }
         if before < C::Connected
             && after >= C::Connected
             && self.nodes[1 - node].connection() < C::Connected
@@ -371,7 +381,9 @@ impl World {
         if before != C::SyncSource && after == C::SyncSource {
             self.became_source(node);
         }
-        self.expect(check::one_primary(&self.nodes[0], &self.nodes[1]));
+        if !self.plan.net.allow_two_primaries {
+            self.expect(check::one_primary(&self.nodes[0], &self.nodes[1]));
+        }
         let in_sync = self.nodes.iter().all(Node::believes_in_sync);
         if in_sync && !self.was_in_sync {
             self.became_in_sync();
@@ -379,10 +391,33 @@ impl World {
         self.was_in_sync = in_sync;
     }
 
+    /// A node has lost its peer. If both are primary and have what it takes to go on alone, each front is promised its own
+    /// from here on.
+    fn lost_contact(&mut self, node: usize) {
+        let goes_on = |n: &Node| n.is_primary() && n.disk_state() == drbd_format::names::DiskState::UpToDate;
+        if self.rival.is_none() && self.nodes.iter().all(goes_on) {
+            self.note(|| format!("node {node}: parts from another primary"));
+            self.acked_alone = [false; 2];
+            self.rival = self.model.clone().map(|mut model| {
+                model.disk_left(1 - node);
+                (node, model)
+            });
+            if let Some(model) = &mut self.model {
+                model.disk_left(node);
+            }
+        }
+        // What the other's front had under way came before this, or will not come.
+        if self.rival.is_some()
+            && let Some(model) = self.promises(node)
+        {
+            model.fell_silent(1 - node);
+        }
+    }
+
     fn became_source(&mut self, node: usize) {
         // The other side of a split brain has won: what its front was promised counts, and nothing else.
         if let Some((_, promises)) = self.rival.take_if(|(rival, _)| *rival == node) {
-            self.front_is_gone();
+            self.front_is_gone(1 - node);
             self.model = Some(promises);
         }
         let unsucceeded = self.unsucceeded[node];
@@ -405,6 +440,11 @@ impl World {
             model.oldest_read = oldest_read;
             model.in_sync(if synchronous { u64::MAX } else { self.met_at });
         }
+        if self.acked_alone == [true; 2] && !self.parting_known {
+            self.expect(Err(("a_split_brain_is_detected", "both were acknowledged writes alone".into())));
+        }
+        self.acked_alone = [false; 2];
+        self.parting_known = false;
         self.discarding = false;
         self.rival = None;
         for node in &mut self.nodes {

@@ -1,5 +1,7 @@
 //! The kernel's DRBD 8.4 as peer, and as judge. A kernel's node is booted once for as many scenarios as it lives through.
 
+mod after_split_brain;
+mod conflicts;
 mod fencing;
 mod grown;
 mod handlers;
@@ -20,7 +22,9 @@ use crate::scenario::{self, Need, Scenario, Selection};
 use crate::tutorial::{Seat, Wish};
 use crate::uml::{KERNEL, Segment};
 
-use meeting::{KERNELS, MIXED, OURS};
+use after_split_brain::{NO_PRIMARY, ONE_PRIMARY, TWO_PRIMARIES};
+use conflicts::Load;
+use meeting::{KERNELS, MIXED, MIXED_TURNED, OURS};
 use meta_forms::Form;
 use reconnect::Loss;
 use table::{Maker, Table};
@@ -77,6 +81,16 @@ const SCENARIOS: &[Scenario<Table>] = &[
     quick("discards-from-kernel", |t| replication::discards(t, Maker::Kernel)),
     quick("discards-from-us", |t| replication::discards(t, Maker::Ours)),
     scenario("two-primaries", replication::two_primaries),
+    scenario("conflicts-of-sectors-we-resolve", |t| conflicts::same_place(t, MIXED, Load::Sectors)),
+    scenario("conflicts-of-sectors-kernel-resolves", |t| {
+        conflicts::same_place(t, MIXED_TURNED, Load::Sectors)
+    }),
+    scenario("conflicts-of-sectors-of-ours", |t| conflicts::same_place(t, OURS, Load::Sectors)),
+    scenario("conflicts-in-part-we-resolve", |t| conflicts::same_place(t, MIXED, Load::Overlapping)),
+    scenario("conflicts-in-part-kernel-resolves", |t| {
+        conflicts::same_place(t, MIXED_TURNED, Load::Overlapping)
+    }),
+    scenario("conflicts-in-part-of-ours", |t| conflicts::same_place(t, OURS, Load::Overlapping)),
     scenario("diskless-kernel", |t| replication::diskless_primary(t, Maker::Kernel)),
     scenario("diskless-us", |t| replication::diskless_primary(t, Maker::Ours)),
     quick("bitmap-rle-from-kernel", |t| {
@@ -146,6 +160,18 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("crash-with-flexible-meta-data", meta_forms::crash_with_meta_elsewhere),
     scenario("large-sectors-at-kernel", |t| meta_forms::large_sectors(t, Maker::Kernel, Maker::Ours)),
     scenario("large-sectors-at-us", |t| meta_forms::large_sectors(t, Maker::Ours, Maker::Kernel)),
+    scenario("after-sb-0pri-kernels", |t| after_split_brain::policies(t, KERNELS, NO_PRIMARY)),
+    scenario("after-sb-1pri-kernels", |t| after_split_brain::policies(t, KERNELS, ONE_PRIMARY)),
+    scenario("after-sb-2pri-kernels", |t| after_split_brain::policies(t, KERNELS, TWO_PRIMARIES)),
+    scenario("after-sb-0pri-kernel-and-us", |t| after_split_brain::policies(t, MIXED, NO_PRIMARY)),
+    scenario("after-sb-1pri-kernel-and-us", |t| after_split_brain::policies(t, MIXED, ONE_PRIMARY)),
+    scenario("after-sb-2pri-kernel-and-us", |t| after_split_brain::policies(t, MIXED, TWO_PRIMARIES)),
+    scenario("after-sb-0pri-us-and-kernel", |t| after_split_brain::policies(t, MIXED_TURNED, NO_PRIMARY)),
+    scenario("after-sb-1pri-us-and-kernel", |t| after_split_brain::policies(t, MIXED_TURNED, ONE_PRIMARY)),
+    scenario("after-sb-2pri-us-and-kernel", |t| after_split_brain::policies(t, MIXED_TURNED, TWO_PRIMARIES)),
+    scenario("after-sb-0pri-ours", |t| after_split_brain::policies(t, OURS, NO_PRIMARY)),
+    scenario("after-sb-1pri-ours", |t| after_split_brain::policies(t, OURS, ONE_PRIMARY)),
+    scenario("after-sb-2pri-ours", |t| after_split_brain::policies(t, OURS, TWO_PRIMARIES)),
     scenario("kernel-pair", |t| replication::role_swap(t, KERNELS)),
     scenario("protocol-86-from-kernel", |t| protocols::a_life(t, 86, Maker::Kernel)),
     scenario("protocol-86-from-us", |t| protocols::a_life(t, 86, Maker::Ours)),

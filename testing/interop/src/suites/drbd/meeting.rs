@@ -7,6 +7,9 @@ use crate::tutorial::{Seat, Wish};
 /// The kernel on `drbd0`, ours on `drbd1`.
 pub const MIXED: [Maker; 2] = [Maker::Kernel, Maker::Ours];
 
+/// Ours on `drbd0`, the kernel on `drbd1`.
+pub const MIXED_TURNED: [Maker; 2] = [Maker::Ours, Maker::Kernel];
+
 /// Two kernels.
 pub const KERNELS: [Maker; 2] = [Maker::Kernel, Maker::Kernel];
 
