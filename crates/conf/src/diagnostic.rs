@@ -96,7 +96,7 @@ impl Diagnostic {
         let content = &self.content;
         let named = |span: Span| {
             let path = sources.path(span.file).display().to_string();
-            NamedSource::new(path, sources.text(span.file).to_owned())
+            NamedSource::new(path, sources.shown(span.file))
         };
         let mut labels = Vec::new();
         let mut related = Vec::new();

@@ -72,6 +72,7 @@ struct Source {
 #[derive(Debug, Default)]
 pub struct Sources {
     files: Vec<Source>,
+    hidden: Option<&'static str>,
 }
 
 impl Sources {
@@ -97,6 +98,28 @@ impl Sources {
             offset: error.utf8_error().valid_up_to(),
         })?;
         self.add(path, text)
+    }
+
+    /// From now on, what stands behind this word is not shown.
+    pub fn hide_values_of(&mut self, word: &'static str) {
+        self.hidden = Some(word);
+    }
+
+    /// A file's text as a person may see it: as long as it is, with `*` for what is hidden.
+    pub fn shown(&self, file: FileId) -> String {
+        let mut rest = self.text(file);
+        let Some(word) = self.hidden else { return rest.to_owned() };
+        let mut shown = String::with_capacity(rest.len());
+        while let Some(at) = rest.find(word) {
+            let (head, tail) = rest.split_at(at + word.len());
+            let value = tail.trim_start();
+            shown += head;
+            shown += &tail[..tail.len() - value.len()];
+            let hidden_bytes = value_bytes(value);
+            shown.extend(std::iter::repeat_n('*', hidden_bytes));
+            rest = &value[hidden_bytes..];
+        }
+        shown + rest
     }
 
     /// Takes a text that is there already.
@@ -132,5 +155,52 @@ impl Sources {
         let before = self.text(span.file).get(..span.start).unwrap_or("");
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+    }
+}
+
+/// Length of the word or string at the beginning of a text; a string without an end takes its line.
+fn value_bytes(text: &str) -> usize {
+    let mut is_escaped = false;
+    let is_string = text.starts_with('"');
+    let mut chars = text.char_indices().skip(usize::from(is_string));
+    let end = chars.find(|&(_, c)| match c {
+        '\n' => true,
+        '"' if is_string => !std::mem::take(&mut is_escaped),
+        '\\' if is_string => {
+            is_escaped = !is_escaped;
+            false
+        }
+        _ if is_string => {
+            is_escaped = false;
+            false
+        }
+        c => c.is_whitespace() || matches!(c, ';' | '{' | '}'),
+    });
+    match end {
+        Some((at, '"')) => at + 1,
+        Some((at, _)) => at,
+        None => text.len(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Sources;
+
+    #[test]
+    fn what_is_hidden_is_not_shown_and_nothing_moves() {
+        let mut sources = Sources::new();
+        sources.hide_values_of("shared-secret");
+        for (text, expected) in [
+            ("net { shared-secret \"a;\\\" b\"; }", "net { shared-secret ********; }"),
+            ("shared-secret plain; x", "shared-secret *****; x"),
+            ("shared-secret\n  \"open\nnext", "shared-secret\n  *****\nnext"),
+            ("shared-secret \"ä\";", "shared-secret ****;"),
+            ("shared-secret;", "shared-secret;"),
+            ("nothing", "nothing"),
+        ] {
+            let file = sources.add(std::path::Path::new("x"), text.to_owned()).unwrap();
+            assert_eq!(sources.shown(file), expected);
+        }
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use drbd_format::meta::AlSize;
 use serde::{Deserialize, Serialize};
 
+use crate::secret::Secret;
 use crate::status::ResourceStatus;
 
 /// One request over the control socket.
@@ -385,7 +386,7 @@ pub struct NetOptions {
     /// Digest of the challenge, empty for no authentication.
     pub cram_hmac_alg: String,
     /// At most 64 bytes.
-    pub shared_secret: String,
+    pub shared_secret: Secret,
     /// Tenths of a second until a peer that does not answer is given up.
     pub timeout_ds: u32,
     /// Seconds between pings on an idle connection.
@@ -431,7 +432,7 @@ impl Default for NetOptions {
         Self {
             protocol: ReplicationProtocol::C,
             cram_hmac_alg: String::new(),
-            shared_secret: String::new(),
+            shared_secret: Secret::default(),
             timeout_ds: 60,
             ping_int_s: 10,
             ping_timeout_ds: 5,

@@ -36,6 +36,7 @@ mod replication;
 mod resize;
 mod resource;
 mod resync;
+mod secret;
 mod sizes;
 mod split_brain;
 mod state;
@@ -52,6 +53,7 @@ mod verify;
 mod verify_orders;
 
 pub use resource::Resource;
+pub use secret::Secret;
 pub use state::code;
 pub use time::Instant;
 pub use turn::Entropy;

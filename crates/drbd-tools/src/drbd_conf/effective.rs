@@ -154,7 +154,9 @@ pub fn net_options_over(mut options: NetOptions, settings: &[Setting], node: &st
         };
     }
     take_text(settings, "cram-hmac-alg", &mut options.cram_hmac_alg);
-    take_text(settings, "shared-secret", &mut options.shared_secret);
+    if let Some(setting) = value_of(settings, "shared-secret") {
+        options.shared_secret = setting.value.as_str().into();
+    }
     take_number(settings, "timeout", &mut options.timeout_ds);
     take_number(settings, "ping-int", &mut options.ping_int_s);
     take_number(settings, "ping-timeout", &mut options.ping_timeout_ds);

@@ -78,6 +78,7 @@ fn load_with(
     read: impl FnOnce(&mut Sources) -> Result<FileId, conf::ReadFault>,
 ) -> Result<Config, Invalid> {
     let mut sources = Sources::new();
+    sources.hide_values_of("shared-secret");
     let file = match read(&mut sources) {
         Ok(file) => file,
         Err(fault) => {
