@@ -1,5 +1,6 @@
 //! Two engines with each other.
 
+mod attach;
 #[path = "../fresh_disk/mod.rs"]
 mod fresh_disk;
 mod handshake;

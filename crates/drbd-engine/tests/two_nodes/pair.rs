@@ -168,7 +168,8 @@ impl Pair {
         self.attach_disk(n, disk);
     }
 
-    fn attach_disk(&mut self, n: usize, disk: Box<FoundDisk>) {
+    /// A disk with what is on it.
+    pub fn attach_disk(&mut self, n: usize, disk: Box<FoundDisk>) {
         let options = DiskOptions { al_extents: 7, ..DiskOptions::default() };
         self.order(n, Order::Attach { volume: 0, disk, options });
     }

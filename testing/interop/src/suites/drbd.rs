@@ -158,6 +158,7 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("meta-data-flexible", |t| meta_forms::elsewhere(t, Form::Flexible)),
     scenario("meta-data-in-a-slot", |t| meta_forms::elsewhere(t, Form::Slot)),
     scenario("crash-with-flexible-meta-data", meta_forms::crash_with_meta_elsewhere),
+    scenario("orderly-stop-marks-nothing", meta_forms::orderly_stop_marks_nothing),
     scenario("large-sectors-at-kernel", |t| meta_forms::large_sectors(t, Maker::Kernel, Maker::Ours)),
     scenario("large-sectors-at-us", |t| meta_forms::large_sectors(t, Maker::Ours, Maker::Kernel)),
     scenario("after-sb-0pri-kernels", |t| after_split_brain::policies(t, KERNELS, NO_PRIMARY)),

@@ -122,3 +122,28 @@ pub fn large_sectors(table: &mut Table, large: Maker, primary: Maker) -> anyhow:
     )?;
     part(parties, primary as usize)
 }
+
+/// A node that is stopped in order has nothing to mark when it comes back, not even after an earlier crash whose peer it
+/// has not met since.
+pub fn orderly_stop_marks_nothing(table: &mut Table) -> anyhow::Result<()> {
+    let mut parties = super::meeting::in_sync(table, MIXED, &Wish::TUTORIAL, Seat::Second)?;
+    const WRITE: &str = "dd if=/dev/urandom of=/dev/drbd0 bs=1M count=8 oflag=direct 2>/dev/null";
+    parties[0].run("drbdadm disconnect r0")?;
+    let ours = &mut parties[1];
+    ours.await_state("WFConnection *")?;
+    ours.run(WRITE)?;
+    ours.run("kill -9 $(pidof lockstep); umount -l /run/lockstep/drbd/minor-0; rm -f /dev/drbd0; sleep 0.5")?;
+    ours.run(&format!("drbdadm up r0; drbdadm primary r0; {WRITE}; drbdadm secondary r0; drbdadm down r0"))?;
+    // What drbdadm says, and what the daemon adds to its log.
+    let said = ours.run(
+        "lines=$(wc -l </var/log/lockstep/drbd.log); drbdadm up r0 2>&1; tail -n +$((lines + 1)) /var/log/lockstep/drbd.log",
+    )?;
+    ensure!(said.contains("disk( Attaching -> UpToDate )"), "the log says nothing of the disk:\n{said}");
+    ensure!(!said.contains("Marked additional"), "{said}");
+    let kernel = &mut parties[0];
+    kernel.run("drbdadm connect r0")?;
+    for party in &mut parties {
+        party.await_in_sync()?;
+    }
+    table.part(parties)
+}
