@@ -15,6 +15,7 @@ mod replication;
 mod sizes;
 mod split_brain;
 mod suspend;
+mod sync_orders;
 mod table;
 mod takeover;
 
@@ -173,6 +174,14 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("after-sb-0pri-ours", |t| after_split_brain::policies(t, OURS, NO_PRIMARY)),
     scenario("after-sb-1pri-ours", |t| after_split_brain::policies(t, OURS, ONE_PRIMARY)),
     scenario("after-sb-2pri-ours", |t| after_split_brain::policies(t, OURS, TWO_PRIMARIES)),
+    scenario("resync-paused-by-kernel", |t| sync_orders::paused(t, Seat::First)),
+    scenario("resync-paused-by-us", |t| sync_orders::paused(t, Seat::Second)),
+    scenario("kernel-invalidates-itself", |t| sync_orders::invalidated(t, Seat::First, true)),
+    scenario("kernel-is-invalidated-by-us", |t| sync_orders::invalidated(t, Seat::First, false)),
+    scenario("we-invalidate-ourselves", |t| sync_orders::invalidated(t, Seat::Second, true)),
+    scenario("we-are-invalidated-by-kernel", |t| sync_orders::invalidated(t, Seat::Second, false)),
+    scenario("first-sync-spared-by-kernel", |t| sync_orders::first_sync_is_spared(t, Seat::First)),
+    scenario("first-sync-spared-by-us", |t| sync_orders::first_sync_is_spared(t, Seat::Second)),
     scenario("kernel-pair", |t| replication::role_swap(t, KERNELS)),
     scenario("protocol-86-from-kernel", |t| protocols::a_life(t, 86, Maker::Kernel)),
     scenario("protocol-86-from-us", |t| protocols::a_life(t, 86, Maker::Ours)),

@@ -34,10 +34,7 @@ pub fn told_who_loses(table: &mut Table, loser: Seat) -> anyhow::Result<()> {
     for side in &mut parties {
         side.run("drbdadm connect r0")?;
     }
-    // One of them may see no more than that the other left: it goes on trying, and is told to stop.
-    parties[1].await_state("StandAlone Primary/Unknown UpToDate/*")?;
     for side in &mut parties {
-        side.run("[ $(drbdadm cstate r0) = StandAlone ] || drbdadm disconnect r0")?;
         side.await_state("StandAlone Primary/Unknown UpToDate/*")?;
     }
     parties[loser as usize].run("drbdadm secondary r0 && drbdadm connect --discard-my-data r0")?;
