@@ -345,6 +345,10 @@ pub struct DiskOptions {
     pub c_max_rate_kib_per_s: u32,
     /// KiB per second.
     pub c_min_rate_kib_per_s: u32,
+    /// A resync asks for zeroes in runs of so many bytes, which the disk gives back; 0: it does not ask.
+    pub rs_discard_granularity_bytes: u32,
+    /// Discards are believed to leave zeroes; otherwise zeroes are written in their place.
+    pub discard_zeroes_if_aligned: bool,
 }
 
 impl Default for DiskOptions {
@@ -362,6 +366,8 @@ impl Default for DiskOptions {
             c_fill_target_sectors: 100,
             c_max_rate_kib_per_s: 100 * 1024,
             c_min_rate_kib_per_s: 250,
+            rs_discard_granularity_bytes: 0,
+            discard_zeroes_if_aligned: true,
         }
     }
 }
@@ -423,6 +429,8 @@ pub struct NetOptions {
     pub data_integrity_alg: String,
     /// Digest of checksum-based resync, empty for none.
     pub csums_alg: String,
+    /// Checksums only after a crash of the primary.
+    pub csums_after_crash_only: bool,
     /// Digest of online verify, empty for none.
     pub verify_alg: String,
 }
@@ -451,6 +459,7 @@ impl Default for NetOptions {
             use_rle: true,
             data_integrity_alg: String::new(),
             csums_alg: String::new(),
+            csums_after_crash_only: false,
             verify_alg: String::new(),
         }
     }

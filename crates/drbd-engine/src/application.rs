@@ -264,6 +264,7 @@ impl Resource {
         let Some(device) = devices.get_mut(&volume) else { return };
         let replicate = device.state.replicates() && link.is_open();
         let usable = device.has_usable_disk();
+        let may_unmap = device.discards_zero();
         let Some(part) = device.parts.get_mut(&tag) else { return };
         part.started = true;
         let range = part.range;
@@ -291,7 +292,7 @@ impl Resource {
                     Action::WriteZeroes { tag, volume, range, may_unmap: false }
                 }
                 // A discarded range reads as zeroes on both disks, or they would differ.
-                _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
+                _ => Action::WriteZeroes { tag, volume, range, may_unmap },
             });
         }
         if let Some(message) = message {

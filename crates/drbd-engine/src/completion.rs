@@ -31,7 +31,8 @@ impl Resource {
             Purpose::PeerRead => self.peer_read_done(volume, tag, outcome),
             Purpose::VerifyRead { range } => self.read_for_verify(volume, tag, range, outcome),
             // Those are inspections: the shell does not end them like this.
-            Purpose::PeerReadInspection | Purpose::VerifyCompare { .. } => {}
+            Purpose::PeerReadInspection | Purpose::VerifyCompare { .. } | Purpose::Checksum { .. } => {}
+            Purpose::ChecksumRead { range } => self.read_for_checksum(volume, tag, range, outcome),
             Purpose::ResyncWrite { sector } => self.resync_written(volume, sector, tag, outcome),
             Purpose::OrphanedResyncWrite { range, payload } => {
                 if let Some(payload) = payload {
@@ -62,6 +63,9 @@ impl Resource {
         let purpose = self.devices.get_mut(&volume).and_then(|d| d.operations.remove(&tag));
         match purpose {
             Some(Purpose::PeerReadInspection) => self.peer_read_inspected(volume, tag, finding),
+            Some(Purpose::Checksum { range, block }) => {
+                self.checksum_known(volume, tag, range, block, finding);
+            }
             Some(Purpose::VerifyCompare { range, block, digest }) => {
                 self.block_inspected(volume, tag, range, [block, digest], finding);
             }

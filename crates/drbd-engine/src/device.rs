@@ -255,6 +255,18 @@ pub enum Purpose {
         /// The peer's digest.
         digest: Payload,
     },
+    /// A block is read for its checksum.
+    ChecksumRead {
+        /// Where.
+        range: SectorRange,
+    },
+    /// Its checksum is computed.
+    Checksum {
+        /// Where.
+        range: SectorRange,
+        /// The bytes.
+        block: Payload,
+    },
     /// A resync block arrived and is being written.
     ResyncWrite {
         /// Its first sector.
@@ -533,6 +545,11 @@ impl Device {
             (self.verify.is_some(), "a verify"),
         ];
         kinds.into_iter().find_map(|(is_left, what)| is_left.then_some(what))
+    }
+
+    /// Whether a discard may stand for zeroes.
+    pub fn discards_zero(&self) -> bool {
+        self.disk.as_ref().is_some_and(|disk| disk.options.discard_zeroes_if_aligned)
     }
 
     /// Marks blocks as differing; only where there is a bitmap.

@@ -16,7 +16,7 @@ impl Resource {
         packet: Packet,
         payload: Option<(Payload, u32)>,
     ) {
-        let taken = packet.is_protected() || matches!(packet, Packet::OvReply(_));
+        let taken = packet.is_protected() || matches!(packet, Packet::OvReply(_) | Packet::CsumRsRequest(_));
         if let Some((payload, _)) = payload.filter(|_| !taken || !self.link.is_open()) {
             // No other packet that is served here brings bytes.
             self.turn.out.push(Action::Release { payload });
@@ -90,6 +90,11 @@ impl Resource {
             Packet::DataRequest(ask) => self.peer_reads(volume, ask, ReadKind::Front),
             Packet::RsDataRequest(ask) => self.peer_reads(volume, ask, ReadKind::Resync),
             Packet::RsThinReq(ask) => self.peer_reads(volume, ask, ReadKind::Thin),
+            Packet::CsumRsRequest(ask) => match payload {
+                Some((digest, _)) => self.peer_reads(volume, ask, ReadKind::Checksum(digest)),
+                None => self.misbehaved("CsumRSRequest without a checksum"),
+            },
+            Packet::RsDeallocated { sector, blksize } => self.resync_zeroes(volume, sector, blksize),
             Packet::OvRequest(ask) => self.digest_asked(volume, ask),
             Packet::OvReply(reply) => self.digest_received(volume, reply, payload),
             Packet::SyncParam(theirs) => self.sync_param_received(volume, &theirs),
@@ -136,7 +141,7 @@ impl Resource {
             Packet::NegRsDreply(ack) | Packet::RsCancel(ack) if self.digest_refused(volume, ack.sector) => {}
             Packet::NegRsDreply(ack) => self.resync_refused(volume, ack, true),
             Packet::RsCancel(ack) => self.resync_refused(volume, ack, false),
-            Packet::RsIsInSync(ack) => self.block_in_sync(volume, ack),
+            Packet::RsIsInSync(ack) => self.checksum_is_equal(volume, ack),
             Packet::BarrierAck { barrier, set_size } => self.barrier_acked(barrier, set_size),
             Packet::StateChgReply(code) => self.state_change_answered(volume, code),
             Packet::ConnStChgReply(code) => self.connection_change_answered(code),

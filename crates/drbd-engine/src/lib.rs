@@ -36,6 +36,7 @@ mod replication;
 mod resize;
 mod resource;
 mod resync;
+mod resync_savings;
 mod secret;
 mod sizes;
 mod split_brain;

@@ -173,6 +173,7 @@ impl Resource {
         let Some(device) = devices.get_mut(&volume) else { return };
         let usable = device.has_usable_disk();
         let ours = if resolves_conflicts { device.unanswered() } else { Vec::new() };
+        let may_unmap = device.discards_zero();
         let Some(write) = device.peer_writes.get_mut(&tag) else { return };
         if !usable {
             write.failed = true;
@@ -208,7 +209,7 @@ impl Resource {
                 (Change::Zeroes { may_unmap: false }, _) => {
                     Action::WriteZeroes { tag, volume, range, may_unmap: false }
                 }
-                _ => Action::WriteZeroes { tag, volume, range, may_unmap: true },
+                _ => Action::WriteZeroes { tag, volume, range, may_unmap },
             });
         }
         if write.steps_left == 0 {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use drbd_format::names::{ConnectionState as C, DiskState as D};
-use drbd_format::wire::{BlockAck, BlockRequest, Data, Packet};
+use drbd_format::wire::{BlockAck, Data, Packet};
 use units::SectorRange;
 
 use crate::device::{BLOCK_SECTORS, BitmapDue, Device, Owner, Purpose};
@@ -19,6 +19,7 @@ use crate::peer_io::ID_SYNCER;
 use crate::progress::Progress;
 use crate::protocol_version::TARGET_SAYS_WHEN_DONE;
 use crate::resource::Resource;
+use crate::resync_savings::Savings;
 use crate::state::State;
 use crate::time::Instant;
 
@@ -36,13 +37,29 @@ const BITMAP_INTERVAL: Duration = Duration::from_secs(5);
 struct Asked {
     range: SectorRange,
     payload: Option<Payload>,
+    /// The source says that there are only zeroes.
+    is_zero: bool,
+    /// Our read for its checksum, then that itself.
+    checksum: Option<Tag>,
     /// Its answer is being written.
     writing: Option<Tag>,
+}
+
+impl Asked {
+    fn new(range: SectorRange) -> Self {
+        Self { range, payload: None, is_zero: false, checksum: None, writing: None }
+    }
+
+    fn has_come(&self) -> bool {
+        self.payload.is_some() || self.is_zero
+    }
 }
 
 /// A resync under way, on either side.
 #[derive(Debug)]
 pub struct Resync {
+    /// How blocks are asked for, and what that saved.
+    pub(crate) savings: Savings,
     /// What it had to do when it began, and how fast that goes.
     pub(crate) progress: Progress,
     /// Blocks that could not be synced.
@@ -67,6 +84,7 @@ pub struct Resync {
 impl Resync {
     pub(crate) fn new(now: Instant, total: u64) -> Self {
         Self {
+            savings: Savings::default(),
             progress: Progress::new(now, total),
             failed: 0,
             target_is_done: false,
@@ -82,18 +100,44 @@ impl Resync {
     }
 }
 
-impl Device {
-    /// Both have the same bytes there, by their digest: nothing needs to travel.
-    pub(crate) fn equal_checksum(&mut self, now: Instant, range: SectorRange) {
-        if let Some(disk) = &mut self.disk {
-            disk.bitmap.clear_range(range);
-            let left = disk.bitmap.count();
-            if let Some(resync) = &mut self.resync {
-                resync.progress.mark(now, left);
-            }
+impl Resync {
+    /// The read for a checksum begins, or its computation.
+    pub(crate) fn checksum_begins(&mut self, sector: u64, tag: Tag) {
+        if let Some(asked) = self.in_flight.get_mut(&sector) {
+            asked.checksum = Some(tag);
         }
     }
 
+    /// Whether this step is that of a block of ours, and not one of a resync that was abandoned.
+    pub(crate) fn awaits_checksum(&self, sector: u64, tag: Tag) -> bool {
+        self.in_flight.get(&sector).is_some_and(|asked| asked.checksum == Some(tag))
+    }
+
+    /// A block that was asked for need not come; its range.
+    pub(crate) fn need_not_come(&mut self, sector: u64, bytes: u32) -> Option<SectorRange> {
+        let asked = self.in_flight.get(&sector)?;
+        if asked.has_come() || asked.range.bytes() != u64::from(bytes) {
+            return None;
+        }
+        let range = self.in_flight.remove(&sector)?.range;
+        self.in_flight_sectors -= range.count;
+        self.pace.came(range.count);
+        Some(range)
+    }
+
+    /// Zeroes have come for a block that was asked for; its range.
+    pub(crate) fn zeroes_came(&mut self, sector: u64, bytes: u32) -> Option<SectorRange> {
+        let asked = self.in_flight.get_mut(&sector)?;
+        if asked.has_come() || asked.range.bytes() != u64::from(bytes) {
+            return None;
+        }
+        asked.is_zero = true;
+        self.pace.came(asked.range.count);
+        Some(asked.range)
+    }
+}
+
+impl Device {
     /// When the target of a resync has something to do even if nothing happens.
     pub(crate) fn resync_deadline(&self, now: Instant) -> Option<Instant> {
         let resync = self.resync.as_ref().filter(|_| self.state.conn == C::SyncTarget)?;
@@ -168,7 +212,11 @@ impl Resource {
         let now = self.turn.now;
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let left = device.dirty_blocks();
-        device.resync = Some(Resync::new(now, left));
+        let mut resync = Resync::new(now, left);
+        if side == C::SyncTarget {
+            resync.savings = Savings::of(device, &self.link);
+        }
+        device.resync = Some(resync);
         let mut next = State { conn: side, ..device.state };
         match side {
             C::SyncTarget => next.disk = D::Inconsistent,
@@ -223,6 +271,7 @@ impl Resource {
         let mut allowed = resync.pace.allowance(now, &disk.options);
         let bits = disk.bitmap.bits();
         let mut wrapped = false;
+        let mut begun = Vec::new();
         while resync.in_flight_sectors < IN_FLIGHT_SECTORS_MAX && allowed >= BLOCK_SECTORS {
             let Some(first) = disk.bitmap.next_set(resync.position) else {
                 if wrapped || !resync.in_flight.is_empty() {
@@ -234,8 +283,10 @@ impl Resource {
             };
             let mut end = first + 1;
             let answerable = u64::from(link.agreed.bio_bytes_max()) / 512 / BLOCK_SECTORS;
-            let longest =
-                REQUEST_BLOCKS_MAX.min(answerable).min(pace::longest_blocks(allowed, &disk.options));
+            let longest = REQUEST_BLOCKS_MAX
+                .min(answerable)
+                .min(pace::longest_blocks(allowed, &disk.options))
+                .min(resync.savings.longest(first));
             while end < bits && end - first < longest && disk.bitmap.is_set(end) {
                 end += 1;
             }
@@ -247,16 +298,18 @@ impl Resource {
             {
                 continue;
             }
-            resync.in_flight.insert(start, Asked { range, payload: None, writing: None });
+            resync.in_flight.insert(start, Asked::new(range));
             resync.in_flight_sectors += range.count;
             resync.pace.asked(range.count);
             allowed = allowed.saturating_sub(range.count);
-            let ask = BlockRequest { sector: start, block_id: ID_SYNCER, blksize: range.bytes() as u32 };
-            link.send(turn, volume, Packet::RsDataRequest(ask), None);
+            begun.push(range);
         }
         if now.since(resync.bitmap_written) >= BITMAP_INTERVAL {
             resync.bitmap_written = now;
             device.write_bitmap(turn, Purpose::BitmapPages);
+        }
+        for range in begun {
+            self.ask_for_blocks(volume, range);
         }
     }
 
@@ -269,7 +322,7 @@ impl Resource {
         let usable = device.has_usable_disk();
         let asked = device.resync.as_mut().and_then(|r| r.in_flight.get_mut(&reply.sector));
         match asked {
-            Some(asked) if asked.range.bytes() == u64::from(len) && asked.payload.is_none() && usable => {
+            Some(asked) if asked.range.bytes() == u64::from(len) && !asked.has_come() && usable => {
                 asked.payload = Some(payload);
                 let range = asked.range;
                 if let Some(resync) = &mut device.resync {
@@ -293,16 +346,20 @@ impl Resource {
         let Self { devices, turn, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         let asked = device.resync.as_mut().and_then(|r| r.in_flight.get_mut(&sector));
-        let Some((asked, payload)) = asked.and_then(|a| a.payload.map(|payload| (a, payload))) else {
-            return;
-        };
+        let Some(asked) = asked.filter(|a| a.payload.is_some() || a.is_zero) else { return };
         let tag = turn.tag();
         asked.writing = Some(tag);
-        let range = asked.range;
+        let (range, payload) = (asked.range, asked.payload);
+        let may_unmap = device.discards_zero();
         device.operations.insert(tag, Purpose::ResyncWrite { sector });
         device.counters.disk_written_kib += range.bytes() / 1024;
-        let data = Slice { payload, offset: 0, len: range.bytes() as u32 };
-        turn.out.push(Action::Write { tag, volume, range, data, fua: false });
+        turn.out.push(match payload {
+            Some(payload) => {
+                let data = Slice { payload, offset: 0, len: range.bytes() as u32 };
+                Action::Write { tag, volume, range, data, fua: false }
+            }
+            None => Action::WriteZeroes { tag, volume, range, may_unmap },
+        });
     }
 
     /// A block of the resync is on our disk.
@@ -349,7 +406,7 @@ impl Resource {
     pub(crate) fn resync_refused(&mut self, volume: u16, ack: BlockAck, for_good: bool) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
         let Some(resync) = &mut device.resync else { return };
-        if resync.in_flight.get(&ack.sector).is_none_or(|asked| asked.payload.is_some()) {
+        if resync.in_flight.get(&ack.sector).is_none_or(|asked| asked.has_come()) {
             return;
         }
         let Some(asked) = resync.in_flight.remove(&ack.sector) else { return };
@@ -453,7 +510,9 @@ impl Resource {
             next.disk = D::UpToDate;
             next.pdsk = D::Inconsistent;
         }
+        let minor = device.minor;
         self.turn.info(format_args!("Resync done (total {seconds} sec; paused {paused} sec; {speed} K/sec)"));
+        Self::report_savings(&mut self.turn, minor, resync.savings, resync.progress.total);
         if resync.failed != 0 {
             self.turn.log(crate::event::Level::Error, format_args!("{} failed blocks", resync.failed));
         }
@@ -481,8 +540,11 @@ impl Resource {
                     .insert(tag, Purpose::OrphanedResyncWrite { range: asked.range, payload: asked.payload });
             }
         }
-        let waiting: Vec<u64> =
-            gone.iter().filter(|(_, a)| a.payload.is_some()).map(|(&sector, _)| sector).collect();
+        let waiting: Vec<u64> = gone
+            .iter()
+            .filter(|(_, a)| a.payload.is_some() || a.is_zero)
+            .map(|(&sector, _)| sector)
+            .collect();
         let (_, admitted) =
             device.locks.withdraw(|owner| matches!(owner, Owner::Resync(sector) if waiting.contains(sector)));
         for (_, asked) in gone {

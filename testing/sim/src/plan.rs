@@ -96,12 +96,19 @@ impl Plan {
             } else {
                 String::new()
             },
+            csums_alg: if digests.chance(30) { "md5".into() } else { String::new() },
+            csums_after_crash_only: digests.chance(20),
             data_integrity_alg: if integrity {
                 digests.pick(&["crc32c", "md5", "sha1"]).into()
             } else {
                 String::new()
             },
             ..net
+        };
+        let disk = DiskOptions {
+            rs_discard_granularity_bytes: digests.pick(&[0, 0, 4096, 16384]),
+            discard_zeroes_if_aligned: digests.chance(80),
+            ..disk
         };
         let lan = rng.chance(70);
         let mut plan = Self {

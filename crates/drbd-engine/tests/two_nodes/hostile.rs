@@ -39,7 +39,8 @@ impl Pair {
                 Packet::decode(Command(self.rng.below(0x40) as u16), &body, &self.agreed).ok()?
             }
         };
-        let carries = matches!(packet, Packet::Data(_) | Packet::DataReply(_) | Packet::RsDataReply(_));
+        let carries =
+            packet.is_protected() || matches!(packet, Packet::OvReply(_) | Packet::CsumRsRequest(_));
         let number = Payload(Payload::FROM_SHELL | self.number());
         let len = [0, 512, 4096, 4097, 512 << 10, 2 << 20][self.rng.below(6)];
         Some((packet, carries.then_some((number, len))))
@@ -60,6 +61,10 @@ fn run(seed: u64) -> (usize, usize, String) {
             200 if seed.is_multiple_of(5) => pair.order(0, Order::Detach { volume: 0 }),
             200 if seed % 5 == 1 => pair.order(1, Order::Detach { volume: 0 }),
             260 if seed % 10 < 2 => pair.attach(seed as usize % 5),
+            350 if seed % 4 < 3 => {
+                let order = Order::Verify { volume: 0, start_sector: None, stop_sector: None };
+                pair.order(seed as usize % 2, order);
+            }
             400 if seed.is_multiple_of(7) => pair.order(seed as usize % 2, Order::Secondary),
             _ if step % 9 == 0 => pair.front(),
             _ => {}
@@ -104,9 +109,14 @@ fn nothing_that_a_peer_sends_panics() {
         }
     }
     assert_eq!(failed, Vec::<u64>::new(), "seeds that panic");
-    for state in
-        ["WFConnection Inconsistent", "Connected UpToDate", "SyncSource UpToDate", "SyncTarget Inconsistent"]
-    {
+    for state in [
+        "WFConnection Inconsistent",
+        "Connected UpToDate",
+        "SyncSource UpToDate",
+        "SyncTarget Inconsistent",
+        "VerifyS UpToDate",
+        "VerifyT UpToDate",
+    ] {
         assert!(states.contains(state), "no packet met {state}: {states:?}");
     }
     assert!(sent > 50_000 && dropped > 1_000, "{sent} packets, {dropped} dropped connections");

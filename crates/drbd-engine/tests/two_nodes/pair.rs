@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use drbd_engine::admin::{DiskOptions, NetOptions, Refusal};
 use drbd_engine::event::{
-    Action, Event, FoundDisk, FrontId, FrontOp, IoFault, MetaStep, Order, Payload, SocketId, Tag, Ticket,
+    Action, Event, Finding, FoundDisk, FrontId, FrontOp, IoFault, MetaStep, Order, Payload, Question,
+    SocketId, Tag, Ticket,
 };
 use drbd_engine::handlers::HandlerRun;
 use drbd_engine::{Instant, Resource};
@@ -40,6 +41,7 @@ impl Rng {
 /// What waits to happen at one of the two.
 pub enum Due {
     Io(Tag),
+    Inspection(Tag, Question),
     Handler(HandlerRun),
     Dialled(SocketId),
     Packet(SocketId, u16, Packet, Option<(Payload, u32)>),
@@ -100,7 +102,7 @@ impl Pair {
         for n in 0..2 {
             pair.attach(n);
             let address = |n: usize| SocketAddr::from(([127, 0, 0, 1], n as u16 + 1));
-            let options = NetOptions::default();
+            let options = NetOptions { verify_alg: "crc32c".into(), ..NetOptions::default() };
             let (local, peer) = (address(n), address(1 - n));
             pair.order(n, Order::Connect { local, peer, options, discard_my_data: false });
         }
@@ -211,6 +213,9 @@ impl Pair {
                 Action::Answer { ticket, outcome } => {
                     self.answers.insert(ticket, outcome);
                 }
+                Action::Inspect { tag, question, .. } => {
+                    self.nodes[n].due.push_back(Due::Inspection(tag, question));
+                }
                 Action::Dial { .. } => {
                     self.numbers += 1;
                     self.nodes[n].due.push_back(Due::Dialled(SocketId(self.numbers)));
@@ -254,6 +259,17 @@ impl Pair {
                 self.happens(n, Event::IoDone { tag, outcome });
             }
             Some(Due::Handler(run)) => self.happens(n, Event::HandlerEnded { run, status: 0 }),
+            Some(Due::Inspection(tag, question)) => {
+                self.numbers += 1;
+                let finding = match question {
+                    Question::Digest(alg) => {
+                        let digest = Payload(Payload::FROM_SHELL | self.numbers);
+                        Finding::Digest(digest, alg.bytes() as u32)
+                    }
+                    Question::HasDigest(..) | Question::IsZero => Finding::Is(self.rng.below(2) == 0),
+                };
+                self.happens(n, Event::Inspected { tag, finding });
+            }
             Some(Due::Dialled(socket)) => {
                 self.happens(1 - n, Event::Opened { socket, outgoing: false });
                 self.happens(n, Event::Opened { socket, outgoing: true });

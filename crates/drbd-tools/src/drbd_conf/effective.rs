@@ -122,6 +122,8 @@ pub fn disk_options_over(mut options: DiskOptions, settings: &[Setting]) -> Disk
     take_number(settings, "c-fill-target", &mut options.c_fill_target_sectors);
     take_number(settings, "c-max-rate", &mut options.c_max_rate_kib_per_s);
     take_number(settings, "c-min-rate", &mut options.c_min_rate_kib_per_s);
+    take_number(settings, "rs-discard-granularity", &mut options.rs_discard_granularity_bytes);
+    take_flag(settings, "discard-zeroes-if-aligned", &mut options.discard_zeroes_if_aligned);
     options
 }
 
@@ -175,6 +177,7 @@ pub fn net_options_over(mut options: NetOptions, settings: &[Setting], node: &st
     take_flag(settings, "use-rle", &mut options.use_rle);
     take_text(settings, "data-integrity-alg", &mut options.data_integrity_alg);
     take_text(settings, "csums-alg", &mut options.csums_alg);
+    take_flag(settings, "csums-after-crash-only", &mut options.csums_after_crash_only);
     take_text(settings, "verify-alg", &mut options.verify_alg);
     options
 }

@@ -1,6 +1,7 @@
 //! The kernel's DRBD 8.4 as peer, and as judge. A kernel's node is booted once for as many scenarios as it lives through.
 
 mod after_split_brain;
+mod checksums;
 mod conflicts;
 mod fencing;
 mod grown;
@@ -18,6 +19,7 @@ mod suspend;
 mod sync_orders;
 mod table;
 mod takeover;
+mod verify;
 
 use crate::scenario::{self, Need, Scenario, Selection};
 use crate::tutorial::{Seat, Wish};
@@ -226,6 +228,28 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("leaving-outdates-us", |t| fencing::leaving_outdates(t, Maker::Ours)),
     scenario("suspended-by-order-us", |t| suspend::by_order(t, Maker::Ours)),
     scenario("suspended-without-data-us", |t| suspend::without_data(t, Maker::Ours)),
+    quick("verify-from-kernel", |t| verify::finds(t, Seat::First, Seat::First, "sha1")),
+    quick("verify-from-us", |t| verify::finds(t, Seat::Second, Seat::First, "sha1")),
+    scenario("verify-from-kernel-of-our-primary", |t| verify::finds(t, Seat::First, Seat::Second, "md5")),
+    scenario("verify-from-us-as-primary", |t| verify::finds(t, Seat::Second, Seat::Second, "crc32c")),
+    scenario("verify-in-part-from-kernel", |t| verify::finds_in_part(t, Maker::Kernel)),
+    scenario("verify-in-part-from-us", |t| verify::finds_in_part(t, Maker::Ours)),
+    scenario("verify-refused", verify::refusals),
+    scenario("other-verify", |t| {
+        let wishes = [net("verify-alg md5;"), net("verify-alg sha1;")];
+        handshake::refused(t, wishes, "Different verify-alg settings.")
+    }),
+    scenario("checksums-from-kernel", |t| checksums::resync(t, Maker::Kernel, "csums-alg sha1;")),
+    scenario("checksums-from-us", |t| checksums::resync(t, Maker::Ours, "csums-alg md5;")),
+    scenario("integrity-md5", |t| checksums::integrity(t, "data-integrity-alg md5;")),
+    scenario("integrity-sha1", |t| checksums::integrity(t, "data-integrity-alg sha1;")),
+    scenario("integrity-crc32c", |t| checksums::integrity(t, "data-integrity-alg crc32c;")),
+    scenario("other-integrity", |t| {
+        let wishes = [net("data-integrity-alg md5;"), net("data-integrity-alg sha1;")];
+        handshake::refused(t, wishes, "incompatible data-integrity-alg settings")
+    }),
+    scenario("thin-from-kernel", |t| checksums::thin(t, Maker::Kernel)),
+    scenario("thin-from-us", |t| checksums::thin(t, Maker::Ours)),
     scenario("live-takeover", takeover::there_and_back),
 ];
 
