@@ -52,6 +52,8 @@ mod transition;
 mod turn;
 mod verify;
 mod verify_orders;
+mod verify_source;
+mod verify_target;
 
 pub use resource::Resource;
 pub use secret::Secret;

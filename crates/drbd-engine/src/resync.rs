@@ -101,6 +101,11 @@ impl Resync {
 }
 
 impl Resync {
+    /// Number of runs that were asked for and have not come.
+    pub(crate) fn asked(&self) -> usize {
+        self.in_flight.values().filter(|asked| !asked.has_come()).count()
+    }
+
     /// The read for a checksum begins, or its computation.
     pub(crate) fn checksum_begins(&mut self, sector: u64, tag: Tag) {
         if let Some(asked) = self.in_flight.get_mut(&sector) {

@@ -154,8 +154,10 @@ impl crate::device::Device {
         let left = self.dirty_blocks();
         let mut counters = self.counters;
         counters.local_count = self.operations.len() as u64;
-        counters.pending =
-            self.parts.values().filter(|p| p.remote == crate::device::Leg::Pending).count() as u64;
+        let parts = self.parts.values().filter(|p| p.remote == crate::device::Leg::Pending).count();
+        let of_resync = self.resync.as_ref().map_or(0, |resync| resync.asked());
+        let of_verify = self.verify.as_ref().map_or(0, |verify| verify.asked() + verify.answered());
+        counters.pending = (parts + of_resync + of_verify) as u64;
         counters.unacked = (self.peer_writes.len() + self.peer_reads.len()) as u64;
         counters.application_pending = (self.writes.len() + self.reads.len()) as u64;
         counters.epochs = link.log.len().max(1) as u64;
