@@ -8,6 +8,7 @@ use units::SectorRange;
 use crate::admin::ReplicationProtocol;
 use crate::device::{Change, FrontFlush, FrontRead, FrontWrite, Held, Leg, Owner, Part, Purpose};
 use crate::event::{Action, FrontFault, FrontId, FrontOp, IoFault, Payload, Slice, Tag};
+use crate::peer_io::ID_SYNCER;
 use crate::replication::Message;
 use crate::resource::{Resource, Then, WhenStable};
 
@@ -140,7 +141,7 @@ impl Resource {
         let Some(read) = self.devices.get_mut(&volume).and_then(|d| d.reads.remove(&tag)) else { return };
         if outcome.is_err() {
             self.turn.out.push(Action::Release { payload: Payload(tag.0) });
-            self.disk_failed(volume);
+            self.data_failed(volume, read.range);
             // The peer may still have it.
             self.begin_read(volume, read.request, read.range);
             return;
@@ -314,7 +315,7 @@ impl Resource {
         part.local = if outcome.is_ok() { Leg::Done } else { Leg::Failed };
         let range = part.range;
         if outcome.is_err() {
-            self.disk_failed(volume);
+            self.data_failed(volume, range);
         }
         self.unlock(volume, range);
         self.part_progressed(volume, tag);
@@ -330,6 +331,9 @@ impl Resource {
             let inside = ack.sector.checked_add(range.count).is_some_and(|end| end <= device.size_sectors);
             if outcome == Leg::Failed && inside {
                 device.set_out_of_sync(range);
+                if ack.block_id == ID_SYNCER {
+                    self.resync_block_failed(volume, range);
+                }
             }
             return;
         };

@@ -518,6 +518,7 @@ impl Resource {
         }
         match self.link.asked.take() {
             Some(Asked::Primary { ticket, force, .. }) => self.promote_alone(ticket, force),
+            Some(Asked::Detach { ticket, volume }) => self.detach_answered(ticket, volume, code::SUCCESS),
             Some(Asked::Resync { ticket, .. }) => self.answer(ticket, Err(refused(code::NEED_CONNECTION))),
             Some(Asked::Disconnect { ticket, .. }) if why != C::Disconnecting => {
                 // The peer is gone anyway.

@@ -124,6 +124,11 @@ pub enum Order {
         /// How.
         wish: SizeWish,
     },
+    /// Let the disk go at once, without asking the peer, whatever that takes away.
+    ForceDetach {
+        /// Of which volume.
+        volume: u16,
+    },
     /// Change options.
     DiskOptions {
         /// Of which volume.

@@ -84,6 +84,13 @@ pub enum Asked {
         /// `StartingSyncS` or `StartingSyncT`, seen from here; `VerifyS`: not a resync, but a verify.
         side: ConnectionState,
     },
+    /// Let a disk go.
+    Detach {
+        /// Whom to answer.
+        ticket: Ticket,
+        /// Of which volume.
+        volume: u16,
+    },
     /// Leave.
     Disconnect {
         /// Whom to answer.

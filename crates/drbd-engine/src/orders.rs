@@ -34,6 +34,7 @@ impl Resource {
         match order {
             Order::Attach { volume, disk, options } => self.attach(ticket, volume, *disk, options),
             Order::Detach { volume } => self.detach(ticket, volume),
+            Order::ForceDetach { volume } => self.detach_by_force(ticket, volume),
             Order::Resize { volume, wish } => self.resize(ticket, volume, wish),
             Order::DiskOptions { volume, options } => {
                 if let Some(device) = self.devices.get_mut(&volume)
@@ -59,6 +60,11 @@ impl Resource {
                 let stonith = self.devices.values().any(|d| d.fencing() == STONITH);
                 if stonith && options.protocol == ReplicationProtocol::A {
                     return self.answer(ticket, Err(refused(code::STONITH_AND_PROTOCOL_A)));
+                }
+                let unfenced = self.devices.values().any(|d| d.fencing() == DONT_CARE);
+                if options.allow_two_primaries && unfenced {
+                    let text = "two primaries are allowed, and neither is fenced when they lose each other";
+                    self.turn.log(Level::Warning, text);
                 }
                 self.link.fenced = false;
                 self.link.configuration = Some(Configuration { local, peer, options, discard_my_data });
@@ -225,33 +231,6 @@ impl Resource {
         if state.role == Role::Primary && alone && needs_another {
             self.new_generation(volume);
         }
-    }
-
-    fn detach(&mut self, ticket: Ticket, volume: u16) {
-        let Some(device) = self.devices.get(&volume) else { return };
-        if device.disk.is_none() {
-            return self.answer(ticket, Ok(Vec::new()));
-        }
-        let next = State::sanitized(State { disk: D::Diskless, ..device.state });
-        let two = self.link.two_primaries();
-        if let Err(number) = device.state.check(next, two, self.link.is_introducing()) {
-            return self.answer(ticket, Err(refused(number)));
-        }
-        // Bitmap and superblock are stable before the disk goes: what the next attach reads is what is true now.
-        let Self { devices, turn, .. } = self;
-        if let Some(device) = devices.get_mut(&volume) {
-            device.write_bitmap(turn, Purpose::BitmapPages);
-            if let Some(disk) = &mut device.disk {
-                disk.changed();
-            }
-        }
-        self.when_stable(volume, Then::Detach { ticket });
-    }
-
-    /// The last words of a disk are stable.
-    pub(crate) fn detach_now(&mut self, ticket: Ticket, volume: u16) {
-        self.drop_disk(volume);
-        self.answer(ticket, Ok(Vec::new()));
     }
 
     fn promote(&mut self, ticket: Ticket, force: bool) {

@@ -257,7 +257,7 @@ impl Resource {
         }
         self.unlock(volume, write.range);
         if outcome.is_err() {
-            self.disk_failed(volume);
+            self.data_failed(volume, write.range);
         }
     }
 

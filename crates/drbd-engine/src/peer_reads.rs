@@ -99,6 +99,8 @@ impl Resource {
     /// Our disk has answered a read of the peer.
     pub(crate) fn peer_read_done(&mut self, volume: u16, tag: Tag, outcome: Result<(), IoFault>) {
         let question = self.question_about(volume, tag, outcome);
+        let asked = self.devices.get(&volume).and_then(|d| d.peer_reads.get(&tag));
+        let asked = asked.map(|read| read.range);
         let Self { devices, turn, .. } = self;
         let Some(device) = devices.get_mut(&volume) else { return };
         if let (Some(question), Some(read)) = (question, device.peer_reads.get(&tag)) {
@@ -108,8 +110,9 @@ impl Resource {
         } else {
             self.end_peer_read(volume, tag, outcome.is_ok().then_some(PeerAnswer::Data));
         }
-        if outcome.is_err() {
-            self.disk_failed(volume);
+        if let (true, Some(range)) = (outcome.is_err(), asked) {
+            self.resync_block_failed(volume, range);
+            self.data_failed(volume, range);
         }
     }
 

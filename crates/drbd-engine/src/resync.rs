@@ -403,7 +403,8 @@ impl Resource {
         self.unlock(volume, asked.range);
         self.leave_gate(volume, asked.range);
         if outcome.is_err() {
-            self.disk_failed(volume);
+            self.resync_block_failed(volume, asked.range);
+            self.data_failed(volume, asked.range);
         }
     }
 

@@ -69,6 +69,9 @@ impl Resource {
             Some(Asked::Resync { ticket, volume: asked, side: C::VerifyS }) if asked == volume => {
                 return self.verify_answered(ticket, volume, reply);
             }
+            Some(Asked::Detach { ticket, volume: asked }) if asked == volume => {
+                return self.detach_answered(ticket, volume, reply);
+            }
             Some(Asked::Resync { ticket, volume: asked, side }) if asked == volume => {
                 return self.resync_answered(ticket, volume, side, reply);
             }

@@ -275,17 +275,6 @@ impl Resource {
         }
     }
 
-    /// The disk of a volume does not do what it should: it is let go, and the peer is told.
-    pub(crate) fn disk_failed(&mut self, volume: u16) {
-        let Some(device) = self.devices.get(&volume) else { return };
-        if device.disk.is_none() || device.state.disk <= D::Failed {
-            return;
-        }
-        let minor = device.minor;
-        self.turn.log(Level::Error, format_args!("drbd{minor}: local IO failed. Detaching..."));
-        self.drop_disk(volume);
-    }
-
     /// Lets the disk of a volume go.
     pub(crate) fn drop_disk(&mut self, volume: u16) {
         let attached = self.devices.get(&volume).filter(|d| d.disk.is_some());
@@ -303,6 +292,15 @@ impl Resource {
         if let Some(disk) = device.disk.as_ref().filter(|disk| disk.stable < disk.completions_after) {
             // Nobody has seen the generation that fails with its disk: a peer with the one before may serve the front.
             device.exposed = disk.exposed_until_then;
+        }
+        if device.state.role == Role::Primary
+            && device.state.conn >= C::Connected
+            && device.state.pdsk == D::UpToDate
+            && let Some(peer) = &device.peer_uuids
+        {
+            // The front goes on with the peer's: that may have begun a generation when it agreed to our detaching, and
+            // told us while our disk was still there.
+            device.exposed = peer.current;
         }
         let waiting = device.disk.as_mut().map(|disk| disk.hot.withdraw()).unwrap_or_default();
         let admitted = device.disk.as_mut().map(|disk| disk.hot.committed()).unwrap_or_default();

@@ -92,7 +92,7 @@ impl Registry {
                 self.new_minor(&resource, minor, volume, is_implicit)
             }
             Command::Attach { minor, .. } => self.attach(minor, command),
-            Command::Detach { minor, .. } => self.detach(minor),
+            Command::Detach { minor, force } => self.detach(minor, force),
             Command::DiskOptions { minor, options } => self.disk_options(minor, options),
             Command::Connect { ref resource, .. } => self.connect(&resource.clone(), command),
             Command::NetOptions { resource, options } => self.net_options(&resource, options),
@@ -302,10 +302,11 @@ impl Registry {
         Ok(outcome)
     }
 
-    fn detach(&self, minor: u32) -> Outcome {
+    fn detach(&self, minor: u32, force: bool) -> Outcome {
         let (entry, volume) = self.of_minor(minor)?;
         let mut configured = lock(&entry.configured);
-        let outcome = order(&entry.worker, Order::Detach { volume }, None)?;
+        let detach = if force { Order::ForceDetach { volume } } else { Order::Detach { volume } };
+        let outcome = order(&entry.worker, detach, None)?;
         configured.kept.minors.insert(minor, (volume, None));
         self.keeper.store_resource(&configured.kept);
         Ok(outcome)

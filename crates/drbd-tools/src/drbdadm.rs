@@ -16,7 +16,7 @@ use std::process::ExitCode;
 
 use conf::Diagnostic;
 
-use crate::drbd_conf::model::{Config, Resource};
+use crate::drbd_conf::model::{Config, Resource, Setting, Volume};
 use crate::drbd_conf::{self, dump, dump_xml, effective};
 use cli::{Cli, Parsed, Verb};
 use execute::Executor;
@@ -82,6 +82,9 @@ fn run(cli: &Cli) -> Result<u8, u8> {
     if cli.verb.verifies_addresses() && !cli.dry_run && !config.global.disable_ip_verification {
         verify_addresses(&config, &selected, &node)?;
     }
+    if cli.verb.uses_secrets() && !cli.dry_run {
+        selected.iter().for_each(|one| warn_of_two_primaries(one.resource, &node));
+    }
     if cli.verb.is_dump() {
         return Ok(print_dump(cli, &config, &selected, &node));
     }
@@ -139,6 +142,25 @@ fn about_all(cli: &Cli, config: &Config, node: &str) -> Result<u8, u8> {
     match cli.verb {
         Verb::WaitConInt => executor.wait_con_int(&plan, config),
         _ => executor.sh_status(&plan, config, &config_path(cli)),
+    }
+}
+
+/// Two primaries that lose each other both go on writing, unless one is kept from it: the next connection finds a split
+/// brain, and one of them loses what it wrote.
+fn warn_of_two_primaries(resource: &Resource, node: &str) {
+    let last = |settings: &[Setting], name: &str| {
+        settings.iter().rfind(|setting| setting.option.name == name).map(|setting| setting.value.clone())
+    };
+    if last(&resource.sections.net, "allow-two-primaries").as_deref() != Some("yes") {
+        return;
+    }
+    let unfenced =
+        |volume: &Volume| last(&volume.disk_options, "fencing").is_none_or(|policy| policy == "dont-care");
+    if resource.host(node).is_some_and(|host| host.volumes.iter().any(unfenced)) {
+        let name = &resource.name.text;
+        eprintln!("WARNING: {name} allows two primaries, and neither is fenced when they lose each other:");
+        eprintln!("WARNING: both go on writing then, and what one of them wrote will be thrown away.");
+        eprintln!("  = help: `fencing resource-and-stonith;` in the disk section, and a fence-peer handler");
     }
 }
 

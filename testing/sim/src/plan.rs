@@ -62,7 +62,8 @@ impl Plan {
         let mut own = Rng::new(seed, 8);
         let fencing = if own.chance(30) { own.pick(&[1, 2]) } else { 0 };
         let suspends_without_data = own.chance(30);
-        let disk = DiskOptions { fencing, ..disk };
+        let on_io_error = own.pick(&[2, 2, 1]);
+        let disk = DiskOptions { on_io_error, ..disk };
         let protocol = match rng.below(10) {
             0 => ReplicationProtocol::A,
             1 => ReplicationProtocol::B,
