@@ -425,6 +425,8 @@ pub struct NetOptions {
     pub ko_count: u32,
     /// Run-length encode bitmaps.
     pub use_rle: bool,
+    /// What takes several calls to send goes out in full segments.
+    pub tcp_cork: bool,
     /// Digest over every payload, empty for none.
     pub data_integrity_alg: String,
     /// Digest of checksum-based resync, empty for none.
@@ -457,6 +459,7 @@ impl Default for NetOptions {
             rcvbuf_size: 0,
             ko_count: 7,
             use_rle: true,
+            tcp_cork: true,
             data_integrity_alg: String::new(),
             csums_alg: String::new(),
             csums_after_crash_only: false,

@@ -57,7 +57,8 @@ impl Resource {
             device.early_sync_uuid = Some(uuid);
             return;
         }
-        if device.state.conn != C::WFSyncUUID {
+        // Who was told what it missed needs no bitmap.
+        if !matches!(device.state.conn, C::WFSyncUUID | C::Behind) {
             return self.misbehaved("SyncUUID at the wrong time");
         }
         let role = device.state.role;

@@ -95,21 +95,9 @@ impl Resource {
     pub fn deadline(&self) -> Option<Instant> {
         let now = self.turn.now;
         let mut deadlines = Vec::new();
-        deadlines.extend(self.link.dial_at);
-        deadlines.extend(self.link.stage_deadline);
-        deadlines.extend(self.link.leaving_at);
-        if self.link.is_open() {
-            let options = self.link.options();
-            let next_ping = match self.link.pinged_at {
-                Some(at) => at.max(self.link.heard_at) + crate::time::tenths(options.ping_timeout_ds),
-                None => self.link.heard_at + Duration::from_secs(u64::from(options.ping_int_s)),
-            };
-            deadlines.push(next_ping);
-            let early = self.devices.values().filter(|d| !d.early_writes.is_empty());
-            deadlines.extend(early.map(|d| d.early_since + crate::time::tenths(options.ping_timeout_ds)));
-            if self.link.log.open_len() > 0 {
-                deadlines.push(self.link.epoch_touched_at + EPOCH_IDLE);
-            }
+        deadlines.extend(self.link_deadline());
+        if self.link.is_open() && self.link.log.open_len() > 0 {
+            deadlines.push(self.link.epoch_touched_at + EPOCH_IDLE);
         }
         deadlines.extend(self.devices.values().filter_map(|d| d.resync_deadline(now)));
         deadlines.extend(self.devices.values().filter_map(|d| d.verify_deadline(now)));

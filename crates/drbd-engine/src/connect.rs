@@ -8,18 +8,22 @@ use std::time::Duration;
 use drbd_format::auth::CramHmac;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
 use drbd_format::wire::{
-    Agreed, Features, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags, Uuids,
+    Agreed, Command, Features, PROTOCOL_MIN, Packet, Protocol, QueueLimits, Sizes, SyncParam, UuidFlags,
+    Uuids,
 };
 
 use crate::admin::{NetOptions, ReplicationProtocol};
-use crate::device::{Device, Disk, Leg};
-use crate::event::{Action, Level, SocketId};
-use crate::link::{Asked, Link, PeerEpochs, Stage};
+use crate::device::{Device, Disk};
+use crate::event::{Action, Level, SocketId, SocketOptions};
+use crate::link::{Asked, Link, PeerEpochs, Stage, Unnamed};
 use crate::protocol_version::offer;
 use crate::resource::Resource;
 use crate::split_brain::seen_from_here;
 use crate::state::{State, code, refused};
 use crate::turn::Turn;
+
+/// Accepted sockets at most that have not said which they are.
+const UNNAMED_MAX: usize = 4;
 
 /// Longest challenge taken (`CHALLENGE_LEN * 2`).
 const CHALLENGE_BYTES_MAX: usize = 128;
@@ -30,6 +34,14 @@ pub(crate) fn protocol_number(protocol: ReplicationProtocol) -> u32 {
         ReplicationProtocol::A => 1,
         ReplicationProtocol::B => 2,
         ReplicationProtocol::C => 3,
+    }
+}
+
+fn socket_options(options: &NetOptions) -> SocketOptions {
+    SocketOptions {
+        send_buffer_bytes: options.sndbuf_size,
+        receive_buffer_bytes: options.rcvbuf_size,
+        dial_s: options.connect_int_s,
     }
 }
 
@@ -141,7 +153,8 @@ impl Resource {
     pub(crate) fn start_connecting(&mut self, at_once: bool) {
         let Some(configuration) = &self.link.configuration else { return };
         let (local, peer) = (configuration.local, configuration.peer);
-        self.turn.out.push(Action::Listen { local, peer });
+        let sockets = socket_options(&configuration.options);
+        self.turn.out.push(Action::Listen { local, peer, sockets });
         self.set_link_state(C::Unconnected);
         self.set_link_state(C::WFConnection);
         if at_once {
@@ -151,15 +164,16 @@ impl Resource {
         self.link.dial_at = Some(self.turn.now + Duration::from_millis(100 + 4 * u64::from(random)));
     }
 
-    fn dial(&mut self) {
+    pub(crate) fn dial(&mut self) {
         let Some(configuration) = &self.link.configuration else { return };
         if self.link.dialling || self.link.fenced || self.link.state != C::WFConnection {
             return;
         }
+        let (local, peer) = (configuration.local, configuration.peer);
+        let sockets = socket_options(&configuration.options);
         self.link.dialling = true;
         self.link.dial_at = None;
-        let (local, peer) = (configuration.local, configuration.peer);
-        self.turn.out.push(Action::Dial { local, peer });
+        self.turn.out.push(Action::Dial { local, peer, sockets });
     }
 
     /// `connect-int`, more or less, so that two nodes do not dial in step.
@@ -178,7 +192,7 @@ impl Resource {
         }
     }
 
-    fn close(&mut self, socket: SocketId, drain: bool) {
+    pub(crate) fn close(&mut self, socket: SocketId, drain: bool) {
         self.turn.out.push(Action::Close { socket, drain });
     }
 
@@ -195,13 +209,15 @@ impl Resource {
             return self.close(socket, false);
         }
         if !outgoing {
-            self.link.unnamed.push(socket);
-            if self.link.unnamed.len() > 4 {
+            self.link.unnamed.push(Unnamed { socket, since: self.turn.now });
+            if self.link.unnamed.len() > UNNAMED_MAX {
                 let oldest = self.link.unnamed.remove(0);
-                self.close(oldest, false);
+                self.close(oldest.socket, false);
             }
             return;
         }
+        self.link.dialled.retain(|&own| self.link.data == Some(own) || self.link.meta == Some(own));
+        self.link.dialled.push(socket);
         if self.link.data.is_none() {
             self.link.data = Some(socket);
             self.turn.out.push(Action::Send { socket, volume: 0, packet: Packet::InitialData, data: None });
@@ -219,11 +235,13 @@ impl Resource {
 
     /// The first packet of an accepted socket says which one it is.
     pub(crate) fn named(&mut self, socket: SocketId, is_data: bool) {
-        self.link.unnamed.retain(|&s| s != socket);
+        self.link.forget_unnamed(socket);
         let place = if is_data { &mut self.link.data } else { &mut self.link.meta };
         if let Some(own) = *place {
-            // Both dialled at once. One rule for both: the greater address keeps the socket it dialled.
-            let keep = self.link.configuration.as_ref().is_some_and(|c| c.local > c.peer);
+            // Both dialled at once. One rule for both: the greater address keeps the socket it dialled. One that was
+            // accepted before is what is left of an attempt that the peer has given up.
+            let is_greater = self.link.configuration.as_ref().is_some_and(|c| c.local > c.peer);
+            let keep = is_greater && self.link.dialled.contains(&own);
             let which = if is_data { "S" } else { "M" };
             self.turn.log(Level::Warning, format_args!("initial packet {which} crossed"));
             if keep {
@@ -340,6 +358,14 @@ impl Resource {
         self.open_link();
     }
 
+    /// Another packet came where the peer was to prove itself: it does not know that it has to.
+    pub(crate) fn authentication_missed(&mut self, command: Command) {
+        let due = if self.link.stage == Stage::Challenge { "AuthChallenge" } else { "AuthResponse" };
+        let number = command.0;
+        let why = format!("expected {due} packet, received: {command} ({number:#06x})");
+        self.authentication_failed(&why);
+    }
+
     fn authentication_failed(&mut self, why: &str) {
         self.turn.log(Level::Error, format_args!("Authentication of peer failed: {why}"));
         self.stand_alone();
@@ -405,8 +431,7 @@ impl Resource {
 
     /// A socket has ended.
     pub(crate) fn closed(&mut self, socket: SocketId) {
-        if let Some(at) = self.link.unnamed.iter().position(|&s| s == socket) {
-            self.link.unnamed.remove(at);
+        if self.link.forget_unnamed(socket) {
             return;
         }
         if self.link.data != Some(socket) && self.link.meta != Some(socket) {
@@ -437,8 +462,7 @@ impl Resource {
 
     pub(crate) fn malformed(&mut self, socket: SocketId, why: &str) {
         self.turn.log(Level::Error, format_args!("malformed packet: {why}"));
-        if self.link.unnamed.contains(&socket) {
-            self.link.unnamed.retain(|&s| s != socket);
+        if self.link.forget_unnamed(socket) {
             return self.close(socket, false);
         }
         if self.link.data == Some(socket) || self.link.meta == Some(socket) {
@@ -448,11 +472,21 @@ impl Resource {
 
     /// Closes the sockets and settles what was under way on them; then looks for the peer again.
     pub(crate) fn lose(&mut self, why: C) {
+        self.lose_after(why, false);
+    }
+
+    /// The peer wants a proof of us that we are not configured to give. It hears what we have said so far, and can tell.
+    pub(crate) fn unexpected_challenge(&mut self) {
+        self.turn.log(Level::Error, "Unexpected data packet P_AUTH_CHALLENGE (0x0010)");
+        self.lose_after(C::ProtocolError, true);
+    }
+
+    fn lose_after(&mut self, why: C, drain: bool) {
         if self.link.leaving_at.is_some() {
             return self.stand_alone();
         }
         let was_open = self.link.stage == Stage::Open;
-        if !self.drop_link(why, false) {
+        if !self.drop_link(why, drain) {
             return;
         }
         self.turn.info("Connection closed");
@@ -477,7 +511,11 @@ impl Resource {
 
     /// True: there was a connection, or the beginning of one.
     fn drop_link(&mut self, why: C, drain: bool) -> bool {
-        let mut sockets = std::mem::take(&mut self.link.unnamed);
+        let unnamed = std::mem::take(&mut self.link.unnamed);
+        let mut sockets: Vec<SocketId> = unnamed.into_iter().map(|unnamed| unnamed.socket).collect();
+        self.link.stalls.clear();
+        self.link.unsent_reply_bytes = 0;
+        self.link.unread_ping_acks = 0;
         sockets.extend(self.link.data.take());
         sockets.extend(self.link.meta.take());
         let had = !sockets.is_empty();
@@ -540,60 +578,6 @@ impl Resource {
         if self.link.configuration.is_some() {
             self.turn.log(Level::Warning, "the peer was fenced: no connection until the next connect");
             self.lose(C::NetworkFailure);
-        }
-    }
-
-    /// Asks for a sign of life.
-    pub(crate) fn ping(&mut self) {
-        if self.link.pinged_at.is_none() {
-            self.link.pinged_at = Some(self.turn.now);
-            self.link.send_meta(&mut self.turn, 0, Packet::Ping);
-        }
-    }
-
-    /// Whether the peer still answers (writes, pings, handshake), and whether to dial.
-    pub(crate) fn keep_time(&mut self) {
-        let now = self.turn.now;
-        if self.link.dial_at.is_some_and(|at| at <= now) {
-            self.link.dial_at = None;
-            self.dial();
-        }
-        if self.link.leaving_at.is_some_and(|at| at <= now) {
-            return self.stand_alone();
-        }
-        if self.link.stage_deadline.is_some_and(|at| at <= now) {
-            self.turn.log(Level::Error, "the peer did not answer in the handshake");
-            return self.lose(C::NetworkFailure);
-        }
-        if !self.link.is_open() {
-            return;
-        }
-        let options = self.link.options();
-        let ping_timeout = crate::time::tenths(options.ping_timeout_ds);
-        if let Some(pinged) = self.link.pinged_at {
-            // Anything heard since the ping is a sign of life, too.
-            if now.since(pinged.max(self.link.heard_at)) >= ping_timeout {
-                self.turn.log(Level::Error, "PingAck did not arrive in time.");
-                return self.lose(C::NetworkFailure);
-            }
-        } else if now.since(self.link.heard_at) >= Duration::from_secs(u64::from(options.ping_int_s)) {
-            self.ping();
-        }
-        let missed = |d: &Device| !d.early_writes.is_empty() && now.since(d.early_since) >= ping_timeout;
-        if self.devices.values().any(missed) {
-            self.turn.log(Level::Error, "Timed out waiting for missing ack packets; disconnecting");
-            return self.lose(C::ProtocolError);
-        }
-        let patience = crate::time::tenths(options.timeout_ds) * options.ko_count;
-        let stuck = options.ko_count != 0
-            && self
-                .devices
-                .values()
-                .flat_map(|d| d.parts.values())
-                .any(|part| part.remote == Leg::Pending && now.since(part.sent_at) >= patience);
-        if stuck {
-            self.turn.log(Level::Error, "Remote failed to finish a request within ko-count * timeout");
-            self.lose(C::Timeout);
         }
     }
 

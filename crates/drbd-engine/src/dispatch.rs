@@ -21,7 +21,7 @@ impl Resource {
             // No other packet that is served here brings bytes.
             self.turn.out.push(Action::Release { payload });
         }
-        if self.link.unnamed.contains(&socket) {
+        if self.link.is_unnamed(socket) {
             return match packet {
                 Packet::InitialData => self.named(socket, true),
                 Packet::InitialMeta => self.named(socket, false),
@@ -34,11 +34,15 @@ impl Resource {
         }
         self.link.heard_at = self.turn.now;
         if self.link.stage != Stage::Open {
+            let authenticates = on_data && matches!(self.link.stage, Stage::Challenge | Stage::Response);
             return match packet {
                 Packet::ConnectionFeatures(features) if on_data => self.features_received(features),
-                Packet::AuthChallenge(bytes) if on_data => self.challenged(&bytes),
-                Packet::AuthResponse(bytes) if on_data => self.responded(&bytes),
-                Packet::Ping => self.link.send_meta(&mut self.turn, 0, Packet::PingAck),
+                Packet::AuthChallenge(bytes) if authenticates => self.challenged(&bytes),
+                Packet::AuthResponse(bytes) if authenticates => self.responded(&bytes),
+                Packet::Ping => self.pinged(),
+                other if authenticates => {
+                    self.authentication_missed(other.command());
+                }
                 other => {
                     let text = format!("{} during the handshake", other.command());
                     self.misbehaved(&text);
@@ -99,6 +103,7 @@ impl Resource {
             Packet::OvReply(reply) => self.digest_received(volume, reply, payload),
             Packet::SyncParam(theirs) => self.sync_param_received(volume, &theirs),
             Packet::UnplugRemote | Packet::DelayProbe { .. } => {}
+            Packet::AuthChallenge(_) => self.unexpected_challenge(),
             Packet::Protocol(theirs) => self.protocol_received(&theirs),
             Packet::ProtocolUpdate(theirs) => self.settings_changed(&theirs),
             Packet::Uuids(uuids) => self.uuids_received(volume, uuids),
@@ -125,7 +130,7 @@ impl Resource {
 
     fn acknowledged_or_answered(&mut self, volume: u16, packet: Packet) {
         match packet {
-            Packet::Ping => self.link.send_meta(&mut self.turn, 0, Packet::PingAck),
+            Packet::Ping => self.pinged(),
             Packet::PingAck => self.link.pinged_at = None,
             Packet::WriteAck(ack) | Packet::RecvAck(ack) => self.part_acked(volume, ack, Leg::Done),
             Packet::Superseded(ack) => self.part_contested(volume, ack, true),

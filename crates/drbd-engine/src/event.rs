@@ -314,6 +314,13 @@ pub enum Event {
     },
     /// The cluster has fenced the peer: it is refused until the next `Connect`.
     PeerFenced,
+    /// What is to be sent on a socket waits for room; said again whenever some was taken, and when all was.
+    Sending {
+        /// Which.
+        socket: SocketId,
+        /// Something is left.
+        waits: bool,
+    },
     /// A handler has ended.
     HandlerEnded {
         /// Which.
@@ -352,6 +359,17 @@ pub enum Finding {
     Digest(Payload, u32),
     /// To the others.
     Is(bool),
+}
+
+/// What the operating system is told of sockets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct SocketOptions {
+    /// `sndbuf-size`: bytes, 0 for the system's choice.
+    pub send_buffer_bytes: u32,
+    /// `rcvbuf-size`: bytes, 0 for the system's choice.
+    pub receive_buffer_bytes: u32,
+    /// `connect-int`: seconds that a dial may take.
+    pub dial_s: u32,
 }
 
 /// Part of a payload.
@@ -470,6 +488,8 @@ pub enum Action {
         local: SocketAddr,
         /// Only from this host.
         peer: SocketAddr,
+        /// What accepted sockets are like.
+        sockets: SocketOptions,
     },
     /// No longer.
     StopListening,
@@ -479,6 +499,8 @@ pub enum Action {
         local: SocketAddr,
         /// To this one.
         peer: SocketAddr,
+        /// What the socket is like.
+        sockets: SocketOptions,
     },
     /// Send a packet after all earlier ones of this socket.
     Send {

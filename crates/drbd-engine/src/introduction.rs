@@ -119,6 +119,10 @@ impl Resource {
         if ns.conn == C::WFReportParams {
             ns.conn = C::Connected;
         }
+        if word.conn() == C::Ahead {
+            // Congested, it goes on alone and only names what it writes.
+            ns.conn = C::Behind;
+        }
         let compare_now = os.conn < C::Connected
             || (os.conn == C::Connected && (word.disk() == D::Negotiating || os.disk == D::Negotiating))
             || (device.consider_resync && os.conn <= C::Connected)

@@ -27,6 +27,7 @@ mod net_options;
 mod orders;
 mod pace;
 mod parting;
+mod patience;
 mod peer_io;
 mod peer_reads;
 pub mod proc_drbd;

@@ -9,6 +9,7 @@ use drbd_format::wire::{Agreed, BlockAck, Features, PROTOCOL_MAX, Packet};
 
 use crate::admin::NetOptions;
 use crate::event::{Action, Integrity, Payload, Slice, SocketId, Ticket};
+use crate::patience::Stall;
 use crate::time::Instant;
 use crate::transfer_log::TransferLog;
 use crate::turn::Turn;
@@ -163,6 +164,15 @@ impl Default for PeerEpochs {
     }
 }
 
+/// A socket that has not said which it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Unnamed {
+    /// Its name.
+    pub socket: SocketId,
+    /// When it was accepted.
+    pub since: Instant,
+}
+
 /// The connection of a resource.
 #[derive(Debug)]
 pub struct Link {
@@ -174,10 +184,20 @@ pub struct Link {
     pub data: Option<SocketId>,
     /// The meta socket.
     pub meta: Option<SocketId>,
-    /// Accepted, first packet not yet seen.
-    pub unnamed: Vec<SocketId>,
     /// Counts the handshakes that led to a connection.
     pub met: u64,
+    /// Accepted, first packet not yet seen; the oldest first.
+    pub unnamed: Vec<Unnamed>,
+    /// Which of our sockets we dialled ourselves.
+    pub dialled: Vec<SocketId>,
+    /// Sockets that take no more bytes.
+    pub stalls: Vec<Stall>,
+    /// Bytes of answers that were sent since the data socket takes no more.
+    pub unsent_reply_bytes: u64,
+    /// Answers to pings that were sent since the meta socket takes no more.
+    pub unread_ping_acks: u32,
+    /// When the last barrier was sent.
+    pub barrier_sent_at: Instant,
     /// Counts the connections that were lost.
     pub connection: u64,
     /// How far the handshake is.
@@ -234,6 +254,11 @@ impl Link {
             meta: None,
             unnamed: Vec::new(),
             met: 0,
+            dialled: Vec::new(),
+            stalls: Vec::new(),
+            unsent_reply_bytes: 0,
+            unread_ping_acks: 0,
+            barrier_sent_at: Instant(0),
             connection: 0,
             stage: Stage::Sockets,
             early_features: None,
@@ -321,6 +346,18 @@ impl Link {
         BlockAck { sector, block_id, blksize, seq_num: 0 }
     }
 
+    /// Whether a socket has not said which it is.
+    pub fn is_unnamed(&self, socket: SocketId) -> bool {
+        self.unnamed.iter().any(|unnamed| unnamed.socket == socket)
+    }
+
+    /// It has, or is gone; false if it had before.
+    pub fn forget_unnamed(&mut self, socket: SocketId) -> bool {
+        let before = self.unnamed.len();
+        self.unnamed.retain(|unnamed| unnamed.socket != socket);
+        self.unnamed.len() < before
+    }
+
     /// Writes in an epoch at most.
     pub fn epoch_writes_max(&self) -> usize {
         let options = self.configuration.as_ref().map(|c| c.options.max_epoch_size);
@@ -331,6 +368,7 @@ impl Link {
     pub fn close_epoch(&mut self, turn: &mut Turn) {
         self.epoch_has_completed = false;
         if let Some(barrier) = self.log.close() {
+            self.barrier_sent_at = turn.now;
             self.send(turn, 0, Packet::Barrier { barrier }, None);
         }
     }

@@ -37,12 +37,27 @@ pub(crate) fn checked_range(
     (sound && sector.checked_add(count)? <= size_sectors).then(|| SectorRange::new(sector, count))
 }
 
+impl Device {
+    /// Bytes of the peer's changes, and of its reads that have begun (`pp_in_use`).
+    fn peer_buffer_bytes(&self) -> u64 {
+        let writes = self.peer_writes.values().filter(|write| write.payload.is_some());
+        let slowed = self.slowed_reads.iter().filter_map(|tag| self.peer_reads.get(tag));
+        let waiting: u64 = slowed.map(|read| read.range.bytes()).sum();
+        let reads: u64 = self.peer_reads.values().map(|read| read.range.bytes()).sum();
+        writes.map(|write| write.range.bytes()).sum::<u64>() + reads - waiting
+    }
+}
+
 impl Resource {
     /// Whether the data socket should be read: bounds what a peer can have under way here.
     pub fn wants_data(&self) -> bool {
         let of_verify = |d: &Device| d.verify.as_ref().map_or(0, |verify| verify.answered());
         let under_way = |d: &Device| d.peer_writes.len() + d.peer_reads.len() + of_verify(d);
-        self.devices.values().map(under_way).sum::<usize>() < PEER_REQUESTS_MAX && !self.defers()
+        let requests = self.devices.values().map(under_way).sum::<usize>();
+        let buffers_bytes = self.link.buffers_bytes();
+        let fits = requests as u64 * REQUEST_BYTES_MAX <= buffers_bytes
+            || self.devices.values().map(Device::peer_buffer_bytes).sum::<u64>() < buffers_bytes;
+        requests < PEER_REQUESTS_MAX && fits && self.link.peer_takes_answers(buffers_bytes) && !self.defers()
     }
 
     /// Whether this socket carries acknowledgements; it is always read.

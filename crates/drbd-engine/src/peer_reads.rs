@@ -207,6 +207,7 @@ impl Device {
                 let head = Data { sector, block_id, seq_num: 0, flags: DataFlags(0) };
                 let packet = if is_front { Packet::DataReply(head) } else { Packet::RsDataReply(head) };
                 self.counters.sent_kib += u64::from(blksize) / 1024;
+                link.replies(u64::from(blksize));
                 link.send(
                     turn,
                     volume,

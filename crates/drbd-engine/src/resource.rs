@@ -162,6 +162,7 @@ impl Resource {
             Event::Admin { ticket, order } => self.order(ticket, order),
             Event::Permit { until } => self.permit = Permit { until },
             Event::PeerFenced => self.peer_fenced(),
+            Event::Sending { socket, waits } => self.sending(socket, waits),
             Event::HandlerEnded { run, status } => self.handler_ended(run, status),
             Event::Timeout => {}
         }

@@ -98,6 +98,11 @@ impl TransferLog {
         Some(number)
     }
 
+    /// Whether there is a closed epoch that the peer is to confirm.
+    pub fn awaits_confirmation(&self) -> bool {
+        self.closed.iter().any(|epoch| epoch.contested == 0)
+    }
+
     /// The newest closed epoch that is not confirmed.
     pub fn newest_closed(&self) -> Option<u32> {
         self.closed.back().map(|epoch| epoch.number)

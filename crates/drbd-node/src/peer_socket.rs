@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
 
+use drbd_engine::event::SocketOptions;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::ring::Interest;
@@ -13,9 +13,6 @@ use crate::shell::Chunk;
 
 /// Pieces given to one writev(2).
 const PIECES_MAX: usize = 64;
-
-/// A connection attempt takes so long at most.
-pub const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 enum Piece {
@@ -45,12 +42,25 @@ pub struct PeerSocket {
     pub full: bool,
     /// What is watched at present.
     pub watched: Interest,
+    /// The engine was told that something waits.
+    told_to_wait: bool,
+    /// Bytes were taken since it was told.
+    has_moved: bool,
 }
 
 impl PeerSocket {
     /// Around a connected, non-blocking socket.
     pub fn new(fd: OwnedFd) -> Self {
-        Self { fd, queue: VecDeque::new(), sent: 0, draining: false, full: false, watched: Interest::READ }
+        Self {
+            fd,
+            queue: VecDeque::new(),
+            sent: 0,
+            draining: false,
+            full: false,
+            watched: Interest::READ,
+            told_to_wait: false,
+            has_moved: false,
+        }
     }
 
     /// Its descriptor.
@@ -69,11 +79,35 @@ impl PeerSocket {
         self.queue.is_empty()
     }
 
-    /// Sends as much as the kernel takes; false: a poll for room is needed.
+    /// What the engine is to hear of it: something waits (again, after some was taken), or nothing does any more.
+    pub fn news(&mut self) -> Option<bool> {
+        let waits = self.full && !self.queue.is_empty();
+        let is_news = waits != self.told_to_wait || (waits && self.has_moved);
+        self.told_to_wait = waits;
+        self.has_moved = false;
+        is_news.then_some(waits)
+    }
+
+    /// Sends as much as the kernel takes; false: it is full, and a poll for room is needed. `corks`: what takes several
+    /// calls goes out in full segments (`tcp-cork`).
     ///
     /// # Errors
     /// If the connection is broken.
-    pub fn flush(&mut self) -> io::Result<bool> {
+    pub fn flush(&mut self, corks: bool) -> io::Result<bool> {
+        let cork = corks && self.queue.len() > PIECES_MAX;
+        if cork {
+            rustix::net::sockopt::set_tcp_cork(&self.fd, true)?;
+        }
+        let sent = self.flush_queue();
+        if cork {
+            rustix::net::sockopt::set_tcp_cork(&self.fd, false)?;
+        }
+        let is_empty = sent?;
+        self.full = !is_empty;
+        Ok(is_empty)
+    }
+
+    fn flush_queue(&mut self) -> io::Result<bool> {
         while !self.queue.is_empty() {
             let mut skip = self.sent;
             let mut slices = [IoSlice::new(&[]); PIECES_MAX];
@@ -92,6 +126,7 @@ impl PeerSocket {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.has_moved |= written > 0;
         while let Some(first) = self.queue.front() {
             let left = first.bytes().len() - self.sent;
             if written < left {
@@ -128,12 +163,28 @@ pub fn prepare(socket: &Socket) -> io::Result<()> {
     socket.set_tcp_nodelay(true)
 }
 
+/// Buffers as the kernel's DRBD sets them, before the connection is made: to these sizes, whatever the limits for others.
+fn set_buffers(socket: &Socket, options: SocketOptions) -> io::Result<()> {
+    // The system doubles what it is told here, for what it needs beside the bytes.
+    let (send, receive) = (options.send_buffer_bytes / 2, options.receive_buffer_bytes / 2);
+    if send != 0 && rustix::net::sockopt::set_socket_send_buffer_size_force(socket, send as usize).is_err() {
+        socket.set_send_buffer_size(send as usize)?;
+    }
+    if receive != 0
+        && rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, receive as usize).is_err()
+    {
+        socket.set_recv_buffer_size(receive as usize)?;
+    }
+    Ok(())
+}
+
 /// Begins to connect from one address to another; writable when decided.
 ///
 /// # Errors
 /// If it fails at once.
-pub fn dial(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
+pub fn dial(local: SocketAddr, peer: SocketAddr, options: SocketOptions) -> io::Result<Socket> {
     let socket = new_socket(peer)?;
+    set_buffers(&socket, options)?;
     let mut from = local;
     from.set_port(0);
     socket.bind(&SockAddr::from(from))?;
@@ -148,10 +199,29 @@ pub fn dial(local: SocketAddr, peer: SocketAddr) -> io::Result<Socket> {
 ///
 /// # Errors
 /// From bind(2) and listen(2).
-pub fn listen(local: SocketAddr) -> io::Result<Socket> {
+pub fn listen(local: SocketAddr, options: SocketOptions) -> io::Result<Socket> {
     let socket = new_socket(local)?;
+    set_buffers(&socket, options)?;
     socket.set_reuse_address(true)?;
     socket.bind(&SockAddr::from(local))?;
     socket.listen(5)?;
     Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_have_the_sizes_of_the_options() {
+        let options =
+            SocketOptions { send_buffer_bytes: 128 << 10, receive_buffer_bytes: 64 << 10, dial_s: 1 };
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0)), options).unwrap();
+        let address = listener.local_addr().unwrap().as_socket().unwrap();
+        let dialled = dial(SocketAddr::from(([127, 0, 0, 1], 0)), address, options).unwrap();
+        for socket in [listener, dialled] {
+            assert_eq!(socket.send_buffer_size().unwrap(), 128 << 10);
+            assert_eq!(socket.recv_buffer_size().unwrap(), 64 << 10);
+        }
+    }
 }

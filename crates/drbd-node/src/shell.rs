@@ -8,7 +8,7 @@ use std::rc::Rc;
 use block::Buffer;
 use drbd_engine::event::{
     Action, Event, Finding, FrontFault, FrontId, Integrity, IoFault, Level, MetaBlock, MetaStep, Payload,
-    Question, Slice, SocketId, Tag, Ticket,
+    Question, Slice, SocketId, SocketOptions, Tag, Ticket,
 };
 use drbd_engine::handlers::HandlerCall;
 use drbd_engine::{Instant, Resource, admin::Refusal};
@@ -119,11 +119,11 @@ pub trait Ports {
     /// The volume's disk is to be closed once its operations have ended.
     fn drop_disk(&mut self, volume: u16);
     /// Accept connections.
-    fn listen(&mut self, local: SocketAddr, peer: SocketAddr);
+    fn listen(&mut self, local: SocketAddr, peer: SocketAddr, sockets: SocketOptions);
     /// No longer.
     fn stop_listening(&mut self);
     /// Try to connect once: ends with [`Shell::opened`] or an [`Event::DialFailed`].
-    fn dial(&mut self, local: SocketAddr, peer: SocketAddr);
+    fn dial(&mut self, local: SocketAddr, peer: SocketAddr, sockets: SocketOptions);
     /// Queue bytes for a socket.
     fn send(&mut self, socket: SocketId, head: Vec<u8>, data: Option<Chunk>);
     /// Close a socket; with `drain` once its queue is sent.
@@ -428,9 +428,9 @@ impl<P: Ports> Shell<P> {
                     self.next_step(tag);
                 }
             }
-            Action::Listen { local, peer } => self.ports.listen(local, peer),
+            Action::Listen { local, peer, sockets } => self.ports.listen(local, peer, sockets),
             Action::StopListening => self.ports.stop_listening(),
-            Action::Dial { local, peer } => self.ports.dial(local, peer),
+            Action::Dial { local, peer, sockets } => self.ports.dial(local, peer, sockets),
             Action::Send { socket, volume, packet, data } => {
                 let data = data.and_then(|slice| self.chunk(slice));
                 let bytes = data.as_ref().map_or(0, |chunk| chunk.len);

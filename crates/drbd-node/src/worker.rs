@@ -6,10 +6,12 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Instant as Clock;
+use std::time::{Duration, Instant as Clock};
 
 use drbd_engine::admin::Refusal;
-use drbd_engine::event::{Event, FrontFault, FrontId, FrontOp, IoFault, Level, Order, SocketId, Ticket};
+use drbd_engine::event::{
+    Event, FrontFault, FrontId, FrontOp, IoFault, Level, Order, SocketId, SocketOptions, Ticket,
+};
 use drbd_engine::handlers::{HandlerCall, HandlerRun};
 use drbd_engine::status::ResourceStatus;
 use drbd_engine::{Instant, Resource};
@@ -20,7 +22,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use socket2::Socket;
 
 use crate::handlers::Handlers;
-use crate::peer_socket::{self, DIAL_TIMEOUT, PeerSocket};
+use crate::peer_socket::{self, PeerSocket};
 use crate::ring::{Completion, Interest, Ring};
 use crate::shell::{Area, Chunk, DiskOp, DiskToken, Ports, Shell};
 
@@ -170,6 +172,19 @@ struct Files {
     meta: Option<Rc<OwnedFd>>,
 }
 
+/// A connection attempt under way.
+struct Dialling {
+    socket: Socket,
+    since: Clock,
+    patience: Duration,
+}
+
+impl Dialling {
+    fn time_left(&self) -> Duration {
+        self.patience.saturating_sub(self.since.elapsed())
+    }
+}
+
 /// What the shell sees of this thread.
 struct World {
     started: Clock,
@@ -178,8 +193,8 @@ struct World {
     sockets: BTreeMap<u64, PeerSocket>,
     sockets_made: u64,
     listener: Option<Socket>,
-    listening: Option<(SocketAddr, SocketAddr)>,
-    dialling: Option<(Socket, Clock)>,
+    listening: Option<(SocketAddr, SocketAddr, SocketOptions)>,
+    dialling: Option<Dialling>,
     fronts: BTreeMap<u32, ServedFront>,
     /// What tells the loop device of a volume its size.
     sizers: HashMap<u16, LoopSizer>,
@@ -228,8 +243,8 @@ impl Ports for World {
         self.disks.remove(&volume);
     }
 
-    fn listen(&mut self, local: SocketAddr, peer: SocketAddr) {
-        self.listening = Some((local, peer));
+    fn listen(&mut self, local: SocketAddr, peer: SocketAddr, sockets: SocketOptions) {
+        self.listening = Some((local, peer, sockets));
     }
 
     fn stop_listening(&mut self) {
@@ -237,11 +252,12 @@ impl Ports for World {
         self.listener = None;
     }
 
-    fn dial(&mut self, local: SocketAddr, peer: SocketAddr) {
-        match peer_socket::dial(local, peer) {
+    fn dial(&mut self, local: SocketAddr, peer: SocketAddr, sockets: SocketOptions) {
+        match peer_socket::dial(local, peer, sockets) {
             Ok(socket) => {
                 self.dial_failed = self.ring.watch(key::DIAL, &socket, Interest::WRITE).is_err();
-                self.dialling = Some((socket, Clock::now()));
+                let patience = Duration::from_secs(u64::from(sockets.dial_s));
+                self.dialling = Some(Dialling { socket, since: Clock::now(), patience });
             }
             Err(error) => {
                 tracing::debug!(%local, %peer, %error, "cannot dial");
@@ -441,20 +457,23 @@ impl Worker {
 
     /// True: a socket broke, which may have led to more.
     fn flush_sockets(&mut self) -> bool {
-        let mut broken = Vec::new();
+        let (mut broken, mut news) = (Vec::new(), Vec::new());
+        let corks = self.shell.engine.corks();
         let world = &mut self.shell.ports;
         for (&id, socket) in &mut world.sockets {
             if socket.is_empty() || socket.full {
                 continue;
             }
-            match socket.flush() {
-                Ok(true) => {}
-                Ok(false) => socket.full = true,
+            match socket.flush(corks) {
+                Ok(_) => news.extend(socket.news().map(|waits| (SocketId(id), waits))),
                 Err(_) => broken.push(id),
             }
         }
         world.sockets.retain(|_, socket| !(socket.draining && socket.is_empty()));
-        let any = !broken.is_empty();
+        let any = !broken.is_empty() || !news.is_empty();
+        for (socket, waits) in news {
+            self.shell.handle(Event::Sending { socket, waits });
+        }
         for id in broken {
             self.socket_ended(id);
         }
@@ -469,10 +488,10 @@ impl Worker {
     /// Watches what is to be watched in the present state.
     fn arm(&mut self) {
         let world = &mut self.shell.ports;
-        if let Some((local, _)) = world.listening
+        if let Some((local, _, sockets)) = world.listening
             && world.listener.is_none()
         {
-            let listener = peer_socket::listen(local).and_then(|listener| {
+            let listener = peer_socket::listen(local, sockets).and_then(|listener| {
                 world.ring.watch(key::LISTENER, &listener, Interest::READ)?;
                 Ok(listener)
             });
@@ -499,20 +518,20 @@ impl Worker {
         }
     }
 
-    fn timeout(&self) -> Option<std::time::Duration> {
+    fn timeout(&self) -> Option<Duration> {
         let world = &self.shell.ports;
         let now = world.now();
         let engine = self.shell.engine.deadline().map(|at| at.since(now));
-        let dial = world.dialling.as_ref().map(|(_, since)| DIAL_TIMEOUT.saturating_sub(since.elapsed()));
-        let listen = (world.listening.is_some() && world.listener.is_none())
-            .then_some(std::time::Duration::from_secs(1));
+        let dial = world.dialling.as_ref().map(Dialling::time_left);
+        let listen =
+            (world.listening.is_some() && world.listener.is_none()).then_some(Duration::from_secs(1));
         [engine, dial, listen].into_iter().flatten().min()
     }
 
     /// What time brings.
     fn tick(&mut self) {
         let world = &mut self.shell.ports;
-        if world.dialling.as_ref().is_some_and(|(_, since)| since.elapsed() >= DIAL_TIMEOUT) {
+        if world.dialling.as_ref().is_some_and(|dialling| dialling.time_left().is_zero()) {
             world.dialling = None;
             self.shell.handle(Event::DialFailed);
         }
@@ -545,7 +564,7 @@ impl Worker {
     fn accept(&mut self) {
         loop {
             let world = &mut self.shell.ports;
-            let (Some(listener), Some((_, peer))) = (&world.listener, world.listening) else { return };
+            let (Some(listener), Some((_, peer, _))) = (&world.listener, world.listening) else { return };
             let Ok((socket, from)) = listener.accept() else { return };
             let from = from.as_socket();
             if from.map(|a| a.ip()) != Some(peer.ip()) {
@@ -557,7 +576,7 @@ impl Worker {
     }
 
     fn dialled(&mut self) {
-        let Some((socket, _)) = self.shell.ports.dialling.take() else { return };
+        let Some(Dialling { socket, .. }) = self.shell.ports.dialling.take() else { return };
         match socket.take_error() {
             Ok(None) if socket.peer_addr().is_ok() => self.connected(socket, true),
             _ => self.shell.handle(Event::DialFailed),

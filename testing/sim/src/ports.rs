@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use drbd_engine::Instant;
 use drbd_engine::admin::Refusal;
-use drbd_engine::event::{FrontFault, FrontId, Level, SocketId, Ticket};
+use drbd_engine::event::{FrontFault, FrontId, Level, SocketId, SocketOptions, Ticket};
 use drbd_engine::handlers::HandlerCall;
 use drbd_format::meta::DiskSizes;
 use drbd_node::shell::{Area, Chunk, DiskOp, DiskToken, Ports};
@@ -63,13 +63,13 @@ impl Ports for SimPorts {
     fn drop_disk(&mut self, _volume: u16) {
         self.effects.push_back(Effect::DropDisk);
     }
-    fn listen(&mut self, _local: SocketAddr, _peer: SocketAddr) {
+    fn listen(&mut self, _local: SocketAddr, _peer: SocketAddr, _sockets: SocketOptions) {
         self.effects.push_back(Effect::Listen(true));
     }
     fn stop_listening(&mut self) {
         self.effects.push_back(Effect::Listen(false));
     }
-    fn dial(&mut self, _local: SocketAddr, _peer: SocketAddr) {
+    fn dial(&mut self, _local: SocketAddr, _peer: SocketAddr, _sockets: SocketOptions) {
         self.effects.push_back(Effect::Dial);
     }
     fn send(&mut self, socket: SocketId, head: Vec<u8>, data: Option<Chunk>) {

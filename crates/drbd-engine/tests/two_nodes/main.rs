@@ -6,6 +6,7 @@ mod fresh_disk;
 mod handshake;
 mod hostile;
 mod pair;
+mod patience;
 mod sizes;
 mod sync_orders;
 mod versions;

@@ -73,6 +73,8 @@ pub struct Pair {
     pub answers: BTreeMap<Ticket, Result<Vec<String>, Refusal>>,
     /// What was written of meta-data, by node.
     pub written: Vec<(usize, Vec<MetaStep>)>,
+    /// The node whose disk answers nothing.
+    pub hung: Option<usize>,
 }
 
 impl Pair {
@@ -98,6 +100,7 @@ impl Pair {
             resized: Vec::new(),
             answers: BTreeMap::new(),
             written: Vec::new(),
+            hung: None,
         };
         for n in 0..2 {
             pair.attach(n);
@@ -242,11 +245,21 @@ impl Pair {
         self.happens(1 - n, Event::Closed { socket });
     }
 
+    /// Time passes.
+    pub fn pass(&mut self, ms: u64) {
+        self.now = self.now + std::time::Duration::from_millis(ms);
+    }
+
     /// One thing that was due happens; packets of one node keep their order.
     pub fn step(&mut self, n: usize) {
-        self.now = self.now + std::time::Duration::from_millis(1);
-        let io: Vec<usize> = (0..self.nodes[n].due.len())
-            .filter(|&i| i == 0 || matches!(self.nodes[n].due[i], Due::Io(_) | Due::Handler(_)))
+        self.pass(1);
+        let hung = self.hung == Some(n);
+        let due =
+            self.nodes[n].due.iter().enumerate().filter(|(_, due)| !(hung && matches!(due, Due::Io(_))));
+        let first = due.clone().next().map(|(i, _)| i);
+        let io: Vec<usize> = due
+            .filter(|(i, due)| Some(*i) == first || matches!(due, Due::Io(_) | Due::Handler(_)))
+            .map(|(i, _)| i)
             .take(4)
             .collect();
         if io.is_empty() {

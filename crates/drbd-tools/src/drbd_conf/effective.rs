@@ -175,6 +175,7 @@ pub fn net_options_over(mut options: NetOptions, settings: &[Setting], node: &st
     take_number(settings, "rcvbuf-size", &mut options.rcvbuf_size);
     take_number(settings, "ko-count", &mut options.ko_count);
     take_flag(settings, "use-rle", &mut options.use_rle);
+    take_flag(settings, "tcp-cork", &mut options.tcp_cork);
     take_text(settings, "data-integrity-alg", &mut options.data_integrity_alg);
     take_text(settings, "csums-alg", &mut options.csums_alg);
     take_flag(settings, "csums-after-crash-only", &mut options.csums_after_crash_only);

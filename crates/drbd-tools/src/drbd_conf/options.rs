@@ -285,7 +285,7 @@ pub static OPTIONS: &[OptionDef] = &[
         .effective(),
     net("ping-timeout", tenths(1, 300, 5)).effective(),
     net("data-integrity-alg", text(SECRET_BYTES_MAX)).effective(),
-    net("tcp-cork", flag_negated_83(true)),
+    net("tcp-cork", flag_negated_83(true)).effective(),
     net("on-congestion", Kind::Choice(&[("block", 0), ("pull-ahead", 1), ("disconnect", 2)])),
     net("congestion-fill", number(0, 10 << 21, 0, Scale::Sectors, "sectors")),
     net("congestion-extents", count(AL_EXTENTS_MIN, AL_EXTENTS_MAX, AL_EXTENTS_DEFAULT)),

@@ -3,6 +3,7 @@
 mod after_split_brain;
 mod checksums;
 mod conflicts;
+mod congestion;
 mod fencing;
 mod grown;
 mod handlers;
@@ -19,6 +20,7 @@ mod suspend;
 mod sync_orders;
 mod table;
 mod takeover;
+mod timeouts;
 mod verify;
 
 use crate::scenario::{self, Need, Scenario, Selection};
@@ -108,6 +110,15 @@ const SCENARIOS: &[Scenario<Table>] = &[
     scenario("disconnects-under-our-load", |t| reconnect::under_load(t, Maker::Ours, Loss::Disconnect)),
     scenario("cable-pulled-under-kernels-load", |t| reconnect::under_load(t, Maker::Kernel, Loss::Cable)),
     scenario("cable-pulled-under-our-load", |t| reconnect::under_load(t, Maker::Ours, Loss::Cable)),
+    scenario("we-are-mute-under-kernels-load", |t| {
+        reconnect::under_load(t, Maker::Kernel, Loss::Mute(Maker::Ours))
+    }),
+    scenario("we-are-mute-under-our-load", |t| {
+        reconnect::under_load(t, Maker::Ours, Loss::Mute(Maker::Ours))
+    }),
+    scenario("kernel-is-mute-under-our-load", |t| {
+        reconnect::under_load(t, Maker::Ours, Loss::Mute(Maker::Kernel))
+    }),
     scenario("kernel-primary-loses-power", |t| reconnect::primary_dies(t, Maker::Kernel)),
     scenario("our-primary-is-killed", |t| reconnect::primary_dies(t, Maker::Ours)),
     scenario("kernel-secondary-loses-power", |t| reconnect::secondary_dies(t, Maker::Kernel)),
@@ -138,6 +149,12 @@ const SCENARIOS: &[Scenario<Table>] = &[
         )
     }),
     scenario("digest-md5", |t| handshake::agrees(t, &digest("md5"))),
+    scenario("digest-sha384", |t| handshake::agrees(t, &digest("sha384"))),
+    scenario("digest-that-is-none", handshake::digests_that_are_none),
+    scenario("only-kernel-authenticates", |t| handshake::one_authenticates(t, Maker::Kernel)),
+    scenario("only-we-authenticate", |t| handshake::one_authenticates(t, Maker::Ours)),
+    scenario("kernel-pulls-ahead", congestion::kernel_pulls_ahead),
+    scenario("connect-times", timeouts::connect_times),
     scenario("digest-sha256", |t| handshake::agrees(t, &digest("sha256"))),
     scenario("digest-sha512", |t| handshake::agrees(t, &digest("sha512"))),
     scenario("ipv6", |t| handshake::agrees(t, &Wish { ipv6: true, ..Wish::TUTORIAL })),
@@ -250,7 +267,10 @@ const SCENARIOS: &[Scenario<Table>] = &[
     }),
     scenario("thin-from-kernel", |t| checksums::thin(t, Maker::Kernel)),
     scenario("thin-from-us", |t| checksums::thin(t, Maker::Ours)),
-    scenario("live-takeover", takeover::there_and_back),
+    scenario("live-takeover", takeover::of_the_tutorial),
+    scenario("live-takeover-protocol-a", |t| takeover::with_protocol(t, 'A', false)),
+    scenario("live-takeover-protocol-b", |t| takeover::with_protocol(t, 'B', false)),
+    scenario("live-takeover-ipv6", |t| takeover::with_protocol(t, 'C', true)),
 ];
 
 /// The suite.

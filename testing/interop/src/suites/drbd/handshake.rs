@@ -51,6 +51,54 @@ pub fn agrees(table: &mut Table, wish: &Wish) -> anyhow::Result<()> {
     table.part(parties)
 }
 
+/// `cram-hmac-alg` takes digests with a key, and says in the same words what is none.
+pub fn digests_that_are_none(table: &mut Table) -> anyhow::Result<()> {
+    for name in ["crc32c", "nonsense"] {
+        let wish = Wish { digest: name, ..Wish::TUTORIAL };
+        let mut parties =
+            [Seat::First, Seat::Second].map(|seat| table.sit(seat, MIXED[seat as usize], &wish));
+        let mut said = Vec::new();
+        for party in &mut parties {
+            let side = party.as_mut().map_err(|error| anyhow::anyhow!("{error:#}"))?;
+            side.run("drbdadm create-md --force r0")?;
+            let finished = side.finish("drbdadm up r0", NOTICE_TIME_MAX)?;
+            let text = finished.stdout + &finished.stderr;
+            let line = text.lines().find(|line| line.contains("Failure:")).unwrap_or_default();
+            said.push((finished.status, line.trim().replace("r0: ", "")));
+        }
+        ensure!(said[0].0 != Some(0) && said[0].1.contains("(120)"), "the kernel says {said:?}");
+        ensure!(said[0] == said[1], "{name}: the kernel's and ours say {said:?}");
+        let [first, second] = parties;
+        table.leave([first?, second?])?;
+    }
+    Ok(())
+}
+
+/// One side wants the other to prove itself, which does not know of that: the one that does ends StandAlone.
+pub fn one_authenticates(table: &mut Table, strict: Maker) -> anyhow::Result<()> {
+    let strict = super::meeting::seat_of(strict);
+    let mut parties = [
+        table.sit(Seat::First, MIXED[0], &Wish::TUTORIAL)?,
+        table.sit(Seat::Second, MIXED[1], &Wish::TUTORIAL)?,
+    ];
+    parties[strict.other() as usize]
+        .run("sed -i 's/cram-hmac-alg [^;]*; shared-secret [^;]*;//' /etc/drbd.d/r0.res")?;
+    for side in &mut parties {
+        side.run("dmesg -C 2>/dev/null; true")?;
+        side.run(UP)?;
+    }
+    parties[strict as usize].await_state("StandAlone *")?;
+    let log = match MIXED[strict as usize] {
+        Maker::Kernel => parties[strict as usize].run("dmesg")?,
+        Maker::Ours => parties[strict as usize].run("cat /var/log/lockstep/drbd.log")?,
+    };
+    for text in ["expected AuthChallenge packet, received: ", "Authentication of peer failed"] {
+        ensure!(log.contains(text), "its log does not say {text:?}:\n{log}");
+    }
+    parties[strict.other() as usize].await_state("WFConnection *")?;
+    table.leave(parties)
+}
+
 /// A second Primary is refused, with the exit status and the words of the original, on either side.
 pub fn one_primary_only(table: &mut Table) -> anyhow::Result<()> {
     let [mut first, mut second] = in_sync(table, MIXED, &Wish::TUTORIAL, Seat::First)?;

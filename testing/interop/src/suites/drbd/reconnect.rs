@@ -51,6 +51,22 @@ pub enum Loss {
     Disconnect,
     /// Frames are lost in both directions; the timeouts tell.
     Cable,
+    /// What this maker's node sends is lost; what it is sent arrives.
+    Mute(Maker),
+}
+
+/// Whether a node's frames go to nobody. Its peer's still arrive.
+fn set_mute(parties: &mut [Party; 2], mute: Seat, is_mute: bool) -> anyhow::Result<()> {
+    let address = mute.other().address();
+    let node = &mut parties[mute as usize];
+    let card = node.run("ip -o -4 addr show to 172.16.16.0/24 | awk '{ print $2; exit }'")?;
+    let card = card.trim();
+    let change = if is_mute {
+        format!("ip neigh replace {address} lladdr 02:00:00:00:00:99 dev {card} nud permanent")
+    } else {
+        format!("ip neigh del {address} dev {card}")
+    };
+    node.run(&change).map(drop)
 }
 
 /// The connection is lost and comes back three times while the Primary writes; no acknowledged write is missing.
@@ -65,11 +81,13 @@ pub fn under_load(table: &mut Table, primary: Maker, loss: Loss) -> anyhow::Resu
         match loss {
             Loss::Disconnect => parties[seat.other() as usize].run("drbdadm disconnect r0").map(drop)?,
             Loss::Cable => table.segment().set_cable(&cable, false)?,
+            Loss::Mute(maker) => set_mute(&mut parties, seat_of(maker), true)?,
         }
         parties[seat as usize].await_state("WFConnection Primary/Unknown UpToDate/*")?;
         match loss {
             Loss::Disconnect => parties[seat.other() as usize].run("drbdadm connect r0").map(drop)?,
             Loss::Cable => table.segment().set_cable(&cable, true)?,
+            Loss::Mute(maker) => set_mute(&mut parties, seat_of(maker), false)?,
         }
         for side in &mut parties {
             side.await_in_sync()?;

@@ -44,20 +44,32 @@ fn swap(writes: &mut Writes, from: &mut Party, to: &mut Party) -> anyhow::Result
     writes.start(to)
 }
 
+/// Timeouts that let a node that is gone be noticed soon.
+const SOON: &str = "timeout 20; ping-timeout 5;";
+
+/// The same, with protocol A or B, and over IPv6.
+pub fn with_protocol(table: &mut Table, protocol: char, ipv6: bool) -> anyhow::Result<()> {
+    there_and_back(table, &Wish { protocol, ipv6, net: SOON, ..Wish::TUTORIAL })
+}
+
+/// The tutorial's.
+pub fn of_the_tutorial(table: &mut Table) -> anyhow::Result<()> {
+    there_and_back(table, &Wish { net: SOON, ..Wish::TUTORIAL })
+}
+
 /// Kernel and kernel, kernel and ours, ours and ours, ours and kernel, kernel and kernel: under load, with no full sync
-/// and no acknowledged write lost.
-pub fn there_and_back(table: &mut Table) -> anyhow::Result<()> {
-    let wish = Wish { net: "timeout 20; ping-timeout 5;", ..Wish::TUTORIAL };
-    let [mut first, second] = in_sync(table, KERNELS, &wish, Seat::First)?;
+/// and no acknowledged write lost. The Primary is on the side that is replaced last.
+fn there_and_back(table: &mut Table, wish: &Wish) -> anyhow::Result<()> {
+    let [mut first, second] = in_sync(table, KERNELS, wish, Seat::First)?;
     let mut writes = Writes::default();
     writes.start(&mut first)?;
-    let mut second = replace(table, &wish, second, Maker::Ours, &mut first)?;
+    let mut second = replace(table, wish, second, Maker::Ours, &mut first)?;
     swap(&mut writes, &mut first, &mut second)?;
-    let mut first = replace(table, &wish, first, Maker::Ours, &mut second)?;
+    let mut first = replace(table, wish, first, Maker::Ours, &mut second)?;
     swap(&mut writes, &mut second, &mut first)?;
-    let mut second = replace(table, &wish, second, Maker::Kernel, &mut first)?;
+    let mut second = replace(table, wish, second, Maker::Kernel, &mut first)?;
     swap(&mut writes, &mut first, &mut second)?;
-    let first = replace(table, &wish, first, Maker::Kernel, &mut second)?;
+    let first = replace(table, wish, first, Maker::Kernel, &mut second)?;
     writes.stop(&mut second)?;
     second.run("drbdadm secondary r0")?;
     table.part([first, second])?;
