@@ -67,10 +67,30 @@ enum Command {
     Sim {
         /// Engine: drbd
         engine: String,
-        /// Run so many seeds from 0 on
+        /// Run so many seeds
         #[arg(long, required_unless_present = "seed", conflicts_with = "seed")]
         seeds: Option<u64>,
+        /// First of them
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// So many at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Keep there what is done, and go on from there
+        #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+        state: Option<PathBuf>,
         /// Run this seed, and tell its story
+        #[arg(long)]
+        seed: Option<u64>,
+    },
+    /// Losses again and again in servers of the lab, under a load that is checked (as root)
+    Campaign {
+        /// What is lost: power-cuts, kills
+        what: String,
+        /// So often
+        #[arg(long, default_value_t = 6)]
+        count: usize,
+        /// Start of the random sequence
         #[arg(long)]
         seed: Option<u64>,
     },
@@ -131,7 +151,11 @@ fn run(command: Command) -> anyhow::Result<bool> {
         Command::Interop { name, quick, list, only } => {
             suite::interop(&workspace, name.as_deref(), quick, list, only.as_deref())
         }
-        Command::Sim { engine, seeds, seed } => suite::sim(&workspace, &engine, seeds, seed),
+        Command::Sim { engine, seeds, from, jobs, state, seed } => match seed {
+            Some(seed) => suite::sim_seed(&workspace, &engine, seed),
+            None => suite::sim(&workspace, &engine, from, seeds.unwrap_or_default(), jobs, state.as_deref()),
+        },
+        Command::Campaign { what, count, seed } => suite::campaign(&workspace, &what, count, seed),
         Command::Fuzz { target, seconds, seed, list } => {
             suite::fuzz(&workspace, target.as_deref(), seconds, seed, list)
         }

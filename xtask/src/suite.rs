@@ -1,5 +1,6 @@
 //! `interop`, `sim` and `fuzz`: each is a program of its own below `testing/`, built with the profile of `test`.
 
+use std::path::Path;
 use std::process::Command;
 
 use crate::process;
@@ -48,18 +49,38 @@ pub fn interop(
 pub fn sim(
     workspace: &Workspace,
     engine: &str,
-    seeds: Option<u64>,
-    seed: Option<u64>,
+    from: u64,
+    seeds: u64,
+    jobs: usize,
+    state: Option<&Path>,
 ) -> anyhow::Result<bool> {
     let mut sim = program(workspace, "sim", &[])?;
     sim.arg(engine);
-    if let Some(count) = seeds {
-        sim.args(["--seeds", &count.to_string()]);
+    for (option, value) in [("--from", from), ("--seeds", seeds), ("--jobs", jobs as u64)] {
+        sim.args([option, &value.to_string()]);
     }
-    if let Some(seed) = seed {
-        sim.args(["--seed", &seed.to_string()]);
+    if let Some(file) = state {
+        sim.arg("--state").arg(file);
     }
     process::succeeds(&mut sim)
+}
+
+/// Runs one seed and tells what happens.
+pub fn sim_seed(workspace: &Workspace, engine: &str, seed: u64) -> anyhow::Result<bool> {
+    let mut sim = program(workspace, "sim", &[])?;
+    process::succeeds(sim.args([engine, "--seed", &seed.to_string()]))
+}
+
+/// Loses servers or daemons of a mirror.
+pub fn campaign(workspace: &Workspace, what: &str, count: usize, seed: Option<u64>) -> anyhow::Result<bool> {
+    setup::quietly("lab")?;
+    let programs = workspace.build(&["mirror", "lockstep"], Profile::Ci)?;
+    let mut campaign = Command::new(programs.join("mirror-campaign"));
+    campaign.env("LOCKSTEP", programs.join("lockstep")).args([what, "--count", &count.to_string()]);
+    if let Some(seed) = seed {
+        campaign.args(["--seed", &seed.to_string()]);
+    }
+    process::succeeds(&mut campaign)
 }
 
 /// Mutates a target's corpus for a while.

@@ -236,6 +236,12 @@ impl Resource {
     /// The first packet of an accepted socket says which one it is.
     pub(crate) fn named(&mut self, socket: SocketId, is_data: bool) {
         self.link.forget_unnamed(socket);
+        // Who dials in the middle of a conversation has no part in it. Only before the peer's first word may our socket be
+        // one that it does not know of, and the new one the one to speak on.
+        let speaks = self.link.stage != Stage::Sockets;
+        if speaks && !(is_data && self.link.stage == Stage::Features) {
+            return self.close(socket, false);
+        }
         let place = if is_data { &mut self.link.data } else { &mut self.link.meta };
         if let Some(own) = *place {
             // Both dialled at once. One rule for both: the greater address keeps the socket it dialled. One that was
@@ -251,6 +257,10 @@ impl Resource {
             *(if is_data { &mut self.link.data } else { &mut self.link.meta }) = Some(socket);
             self.link.early_features = self.link.early_features.take().filter(|_| !is_data);
             self.close(own, false);
+            if speaks {
+                let ours = offer(self.link.protocol_max);
+                self.link.send(&mut self.turn, 0, Packet::ConnectionFeatures(ours), None);
+            }
         } else {
             *place = Some(socket);
         }

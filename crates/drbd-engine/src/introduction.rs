@@ -31,7 +31,8 @@ impl Resource {
             && device.disk.as_ref().is_some_and(|d| d.generations.current() == JUST_CREATED);
         device.peer_uuids = Some(uuids);
         device.peer_uuids_answer = true;
-        if diskless_primary {
+        let holds_our_data = !matches!(device.state.pdsk, D::Inconsistent | D::Outdated);
+        if diskless_primary && holds_our_data {
             // The peer has begun a generation for what we write to its disk.
             device.exposed = uuids.current;
         }

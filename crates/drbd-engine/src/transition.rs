@@ -227,7 +227,10 @@ impl Resource {
             disk.generations.rotate(random, role);
         }
         if disk.stable >= disk.completions_after {
-            disk.exposed_until_then = device.exposed;
+            // What the peer may have lost was seen by the front: then only this generation will do.
+            let peer_has_all = disk.bitmap.count() == 0;
+            let current = disk.generations.current();
+            disk.exposed_until_then = if peer_has_all { device.exposed } else { current };
         }
         disk.changed();
         disk.completions_after = disk.version;

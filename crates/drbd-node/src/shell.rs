@@ -317,6 +317,14 @@ impl<P: Ports> Shell<P> {
             self.events.push_back(Event::IoDone { tag, outcome });
             let order = self.job_order.entry(volume).or_default();
             order.pop_front();
+            if outcome.is_err() {
+                // What comes after relies on it: an activity log is not begun anew over bits that were not written.
+                for later in order.iter() {
+                    if let Some(job) = self.jobs.get_mut(later) {
+                        job.failed = true;
+                    }
+                }
+            }
             if let Some(&next) = order.front() {
                 self.next_step(next);
             }

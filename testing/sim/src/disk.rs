@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use block::Buffer;
 use drbd_engine::event::IoFault;
-use drbd_node::shell::{Chunk, DiskOp};
+use drbd_node::shell::{Area, Chunk, DiskOp};
 
 use crate::image::{Content, Image, Sector};
 use crate::rng::Rng;
@@ -39,6 +39,54 @@ enum InFlight {
     Flush(u64),
 }
 
+/// What an operation does.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Kind {
+    /// Reads data.
+    Read,
+    /// Writes or zeroes data.
+    Write,
+    /// Writes meta-data.
+    Meta,
+    /// Makes stable.
+    Flush,
+}
+
+impl Kind {
+    fn of(area: Area, op: &DiskOp) -> Self {
+        match op {
+            DiskOp::Flush => Self::Flush,
+            DiskOp::Read { .. } => Self::Read,
+            _ if area == Area::Meta => Self::Meta,
+            _ => Self::Write,
+        }
+    }
+}
+
+/// Which operations fail.
+#[derive(Debug, Default)]
+pub struct Failures {
+    /// So many of ten thousand.
+    pub per_10000: u64,
+    /// The next ones of a kind.
+    pub next: Option<(Kind, u32)>,
+}
+
+impl Failures {
+    fn strike(&mut self, kind: Kind, rng: &mut Rng) -> bool {
+        if let Some((fails, count)) = &mut self.next
+            && *fails == kind
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.next = None;
+            }
+            return true;
+        }
+        self.per_10000 != 0 && rng.below(10_000) < self.per_10000
+    }
+}
+
 /// How much of what is not stable a power cut leaves.
 #[derive(Clone, Copy)]
 enum Survival {
@@ -54,13 +102,13 @@ pub struct Disk {
     visible: Image,
     stable: Image,
     unflushed: Vec<Change>,
-    in_flight: BTreeMap<u64, InFlight>,
+    in_flight: BTreeMap<u64, (Kind, InFlight)>,
     submitted: u64,
     completed: u64,
     /// How large it is.
     pub size_bytes: Rc<Cell<u64>>,
-    /// In so many of ten thousand operations it fails.
-    pub failures_per_10000: u64,
+    /// Which operations fail.
+    pub failures: Failures,
 }
 
 impl Disk {
@@ -74,7 +122,7 @@ impl Disk {
             submitted: 0,
             completed: 0,
             size_bytes: Rc::new(Cell::new(bytes as u64)),
-            failures_per_10000: 0,
+            failures: Failures::default(),
         }
     }
 
@@ -110,24 +158,29 @@ impl Disk {
     }
 
     /// Begins an operation; its number.
-    pub fn submit(&mut self, op: DiskOp) -> u64 {
+    pub fn submit(&mut self, area: Area, op: DiskOp) -> u64 {
         self.submitted += 1;
+        let kind = Kind::of(area, &op);
         let op = match op {
             DiskOp::Read { offset, buffer } => InFlight::Read(offset, buffer),
             DiskOp::Write { offset, data, fua } => InFlight::Write(offset, data, fua),
             DiskOp::Zero { offset, len, .. } => InFlight::Zero(offset, len),
             DiskOp::Flush => InFlight::Flush(self.completed),
         };
-        self.in_flight.insert(self.submitted, op);
+        self.in_flight.insert(self.submitted, (kind, op));
         self.submitted
     }
 
     /// Ends an operation; a read brings its buffer.
     pub fn finish(&mut self, number: u64, rng: &mut Rng) -> Option<Result<Option<Buffer>, IoFault>> {
-        let op = self.in_flight.remove(&number)?;
-        let fails = self.failures_per_10000 != 0 && rng.below(10_000) < self.failures_per_10000;
+        let (kind, op) = self.in_flight.remove(&number)?;
+        if self.failures.strike(kind, rng) {
+            if let Some(change) = change_of(op).filter(|_| rng.chance(50)) {
+                self.tear(&change, rng);
+            }
+            return Some(Err(IoFault));
+        }
         Some(match op {
-            _ if fails => Err(IoFault),
             InFlight::Read(offset, mut buffer) => {
                 self.visible.read(offset, &mut buffer);
                 Ok(Some(buffer))
@@ -146,6 +199,17 @@ impl Disk {
         })
     }
 
+    /// Part of what was to be written is there.
+    fn tear(&mut self, change: &Change, rng: &mut Rng) {
+        for index in 0..change.content.len() {
+            if rng.chance(50) {
+                let content = Content::Sectors(vec![change.content.sector(index)]);
+                let first_sector = change.first_sector + index;
+                self.complete(Some(Change { number: 0, first_sector, content, forced: false }));
+            }
+        }
+    }
+
     fn complete(&mut self, change: Option<Change>) {
         let Some(mut change) = change else { return };
         change.apply(&mut self.visible);
@@ -156,7 +220,7 @@ impl Disk {
 
     /// The daemon is gone, the system below it is not: what is under way ends sometime, unseen.
     pub fn abandon(&mut self) {
-        for (_, op) in std::mem::take(&mut self.in_flight) {
+        for (_, op) in std::mem::take(&mut self.in_flight).into_values() {
             self.complete(change_of(op).map(|change| Change { forced: false, ..change }));
         }
     }
@@ -167,7 +231,7 @@ impl Disk {
         for change in std::mem::take(&mut self.unflushed) {
             survive(&change, if change.forced { Survival::Everything } else { how }, &mut self.stable, rng);
         }
-        for (_, op) in std::mem::take(&mut self.in_flight) {
+        for (_, op) in std::mem::take(&mut self.in_flight).into_values() {
             if let Some(change) = change_of(op) {
                 let how = rng.pick(&[Survival::Nothing, Survival::Everything, Survival::Sectors]);
                 survive(&change, how, &mut self.stable, rng);

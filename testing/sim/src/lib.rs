@@ -2,7 +2,9 @@
 //!
 //! A seed decides everything: sizes, options, latencies, the administrator's steps, faults. The same seed is the same run.
 
+mod administrator;
 mod check;
+mod clock;
 mod disk;
 mod image;
 mod life;
@@ -13,10 +15,10 @@ mod plan;
 mod ports;
 mod rng;
 mod scenario;
+mod settle;
 mod stamp;
+mod steps;
 mod traffic;
-mod two_primaries;
-mod verify;
 mod workload;
 mod world;
 

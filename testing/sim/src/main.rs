@@ -1,9 +1,13 @@
 //! `sim ENGINE --seeds N | --seed S`.
 
+mod campaign;
+
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
 
 use clap::Parser;
+
+use crate::campaign::Campaign;
 
 /// Deterministic simulation of an engine; a failing seed replays.
 #[derive(Parser)]
@@ -17,6 +21,12 @@ struct Arguments {
     /// First of them.
     #[arg(long, default_value_t = 0)]
     from: u64,
+    /// So many at a time.
+    #[arg(long, default_value_t = 1)]
+    jobs: usize,
+    /// Keeps there what is done, and goes on from there if the same was begun before.
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
+    state: Option<PathBuf>,
     /// Runs this seed and prints what happens.
     #[arg(long)]
     seed: Option<u64>,
@@ -28,31 +38,27 @@ fn main() -> ExitCode {
         eprintln!("sim: unknown engine '{}'; there is: drbd", arguments.engine);
         return ExitCode::from(2);
     }
-    let tracing = arguments.seed.is_some();
-    let seeds = match arguments.seed {
-        Some(seed) => seed..seed + 1,
-        None => arguments.from..arguments.from.saturating_add(arguments.seeds),
-    };
-    if !tracing {
-        // What a panic says is printed with its seed.
-        std::panic::set_hook(Box::new(|_| {}));
+    if let Some(seed) = arguments.seed {
+        return told(seed);
     }
-    let began = Instant::now();
-    let (mut passed, mut failed, mut events, mut requests) = (0_u64, 0_u64, 0, 0);
-    for seed in seeds {
-        let outcome = sim::drbd(seed, tracing);
-        events += outcome.events;
-        requests += outcome.requests;
-        match outcome.fault {
-            None => passed += 1,
-            Some(fault) => {
-                failed += 1;
-                println!("FAIL seed {seed}: {fault} (replay: cargo xtask sim drbd --seed {seed})");
-            }
+    // What a panic says is printed with its seed.
+    std::panic::set_hook(Box::new(|_| {}));
+    let campaign = Campaign::new(arguments.from, arguments.seeds, arguments.jobs, arguments.state);
+    match campaign.and_then(|mut campaign| campaign.run()) {
+        Ok(failed) => ExitCode::from(u8::from(failed)),
+        Err(error) => {
+            eprintln!("sim: {error:#}");
+            ExitCode::FAILURE
         }
     }
-    let seconds = began.elapsed().as_secs_f64();
-    println!("{events} events, {requests} requests in {seconds:.1} s");
-    println!("{passed} passed, {failed} failed, 0 skipped");
-    ExitCode::from(u8::from(failed != 0))
+}
+
+/// One seed, with its story.
+fn told(seed: u64) -> ExitCode {
+    let outcome = sim::drbd(seed, true);
+    println!("{} events, {} requests", outcome.events, outcome.requests);
+    if let Some(fault) = &outcome.fault {
+        println!("FAIL seed {seed}: {fault}");
+    }
+    ExitCode::from(u8::from(outcome.fault.is_some()))
 }

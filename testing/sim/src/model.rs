@@ -113,8 +113,8 @@ impl Model {
         index
     }
 
-    /// A write is acknowledged, and these nodes have it.
-    pub fn acked(&mut self, index: usize, held_by: u8, stable: bool) {
+    /// A write is acknowledged, and these nodes have it, some of them on stable storage.
+    pub fn acked(&mut self, index: usize, held_by: u8, stable_on: u8) {
         let now = self.tick();
         let write = &mut self.writes[index];
         // An acknowledgement may be on its way while the power fails that the written bytes needed.
@@ -123,9 +123,7 @@ impl Model {
         write.ended = Some(now);
         write.acked = true;
         write.held_by = held_by;
-        if stable {
-            write.stable_on = held_by;
-        }
+        write.stable_on |= held_by & stable_on;
         self.forget_replaced(index);
     }
 

@@ -57,8 +57,10 @@ pub struct End {
     pub inbox: VecDeque<Segment>,
     /// Nothing follows the inbox.
     pub ended: bool,
-    /// Arrivals that the partition holds back.
+    /// Arrivals that a cut holds back.
     pub held: u32,
+    /// Whatever is sent to it vanishes, and nobody is told.
+    pub mute: bool,
 }
 
 impl End {
@@ -73,6 +75,7 @@ impl End {
             inbox: VecDeque::new(),
             ended: false,
             held: 0,
+            mute: false,
         }
     }
 }

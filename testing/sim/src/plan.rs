@@ -37,6 +37,8 @@ pub struct Plan {
     pub altered_per_10000: u64,
     /// `on-no-data-accessible suspend-io`.
     pub suspends_without_data: bool,
+    /// How fast each node's clock runs, in thousandths of the world's.
+    pub clock_permille: [u64; 2],
     /// Node that fails operations, and how many of ten thousand.
     pub failing: Option<(usize, u64)>,
     /// The highest version of the protocol that either offers.
@@ -125,6 +127,7 @@ impl Plan {
             hot_sectors: rng.pick(&[64, 512, 1 << 20]),
             altered_per_10000: if integrity { digests.pick(&[0, 2, 20]) } else { 0 },
             suspends_without_data,
+            clock_permille: [0, 1].map(|_| if rng.chance(50) { 1000 } else { rng.within(950, 1051) }),
             failing: rng.chance(8).then(|| (rng.below(2) as usize, rng.pick(&[1, 20]))),
             protocol_max: [PROTOCOL_MAX; 2],
         };
@@ -137,6 +140,11 @@ impl Plan {
         let waits = plan.disk.fencing != 0 || plan.suspends_without_data;
         plan.net.allow_two_primaries = protocol == ReplicationProtocol::C && !waits && rng.chance(35);
         plan
+    }
+
+    /// Whether the peer hears that a write is to be stable: before version 95 it does not.
+    pub fn tells_fua(&self) -> bool {
+        self.protocol_max.iter().all(|&max| max >= 95)
     }
 
     /// How long an operation takes.

@@ -12,11 +12,13 @@ use drbd_engine::handlers::HandlerCall;
 use drbd_format::meta::DiskSizes;
 use drbd_node::shell::{Area, Chunk, DiskOp, DiskToken, Ports};
 
+use crate::clock::Clock;
+
 /// What a shell wants done.
 #[derive(Debug)]
 pub enum Effect {
     /// An operation at the disk.
-    Disk(DiskToken, DiskOp),
+    Disk(Area, DiskToken, DiskOp),
     /// The disk is let go.
     DropDisk,
     /// Accept connections or not.
@@ -42,20 +44,20 @@ pub enum Effect {
 /// The ports of one node.
 #[derive(Debug)]
 pub struct SimPorts {
-    /// The world's clock in nanoseconds.
-    pub now: Rc<Cell<u64>>,
     /// How large the disk is.
     pub disk_bytes: Rc<Cell<u64>>,
+    /// The node's clock.
+    pub clock: Clock,
     /// What is to be done, in order.
     pub effects: VecDeque<Effect>,
 }
 
 impl Ports for SimPorts {
     fn now(&self) -> Instant {
-        Instant(self.now.get())
+        self.clock.now()
     }
-    fn disk(&mut self, _volume: u16, _area: Area, token: DiskToken, op: DiskOp) {
-        self.effects.push_back(Effect::Disk(token, op));
+    fn disk(&mut self, _volume: u16, area: Area, token: DiskToken, op: DiskOp) {
+        self.effects.push_back(Effect::Disk(area, token, op));
     }
     fn measure(&mut self, _volume: u16) -> Option<DiskSizes> {
         Some(DiskSizes::of_one(self.disk_bytes.get()))

@@ -26,7 +26,7 @@ impl World {
 
     pub(crate) fn dials(&mut self, node: usize) {
         let life = self.nodes[node].life;
-        let event = if self.partitioned {
+        let event = if self.cut[node] {
             (DIAL_PATIENCE, Event::DialFails { from: node, life })
         } else {
             (self.latency(), Event::DialArrives { from: node, life })
@@ -36,7 +36,7 @@ impl World {
 
     pub(crate) fn dial_arrives(&mut self, from: usize, life: u64) {
         let to = 1 - from;
-        if self.partitioned || !self.nodes[to].is_up() {
+        if self.is_cut() || !self.nodes[to].is_up() {
             return self.after(DIAL_PATIENCE, Event::DialFails { from, life });
         }
         let delay = self.latency();
@@ -44,17 +44,23 @@ impl World {
             return self.after(delay, Event::DialFails { from, life });
         }
         let connection = self.connections.len();
-        let accepted = self.new_socket(to, connection, 1);
-        // The dialler's name comes when it learns of the connection.
-        self.connections.push([End::new(from, SocketId(0)), End::new(to, accepted)]);
         self.after(delay, Event::DialDone { from, life, connection });
+        // The dialler's name comes when it learns of the connection.
+        if self.lost_accepts > 0 {
+            self.lost_accepts -= 1;
+            self.note(|| format!("node {to}: does not learn that it was dialled"));
+            let nobody = End { mute: true, ..End::new(to, SocketId(0)) };
+            return self.connections.push([End::new(from, SocketId(0)), nobody]);
+        }
+        let accepted = self.new_socket(to, connection, 1);
+        self.connections.push([End::new(from, SocketId(0)), End::new(to, accepted)]);
         self.note(|| format!("node {to}: accepts socket {}", accepted.0));
         self.turn(to, |shell| shell.opened(accepted, false));
     }
 
     pub(crate) fn dial_done(&mut self, from: usize, life: u64, connection: usize) {
         let gone = !self.nodes[from].is_up() || self.nodes[from].life != life;
-        if gone || self.partitioned || self.connections[connection][0].ended {
+        if gone || self.is_cut() || self.connections[connection][0].ended {
             self.connections[connection][0].closed = true;
             self.put(connection, 1, Item::End);
             if !gone {
@@ -76,7 +82,7 @@ impl World {
 
     /// Puts an item on the wire to an end.
     fn put(&mut self, connection: usize, side: usize, item: Item) {
-        let arrival = self.now.get() + self.latency();
+        let arrival = self.now.get() + self.latency() + self.lag[connection % 2];
         let end = &mut self.connections[connection][side];
         let arrival = arrival.max(end.last_arrival);
         end.last_arrival = arrival;
@@ -138,11 +144,14 @@ impl World {
     pub(crate) fn arrives(&mut self, connection: usize, side: usize) {
         let other = self.connections[connection][1 - side].node;
         let end = &mut self.connections[connection][side];
-        if self.partitioned {
+        if self.cut[other] {
             end.held += 1;
             return;
         }
         let Some(item) = end.wire.pop_front() else { return };
+        if end.mute {
+            return;
+        }
         let node = end.node;
         if end.closed {
             // Nobody is there: the sender is told, if there is a system to tell it.
@@ -210,22 +219,52 @@ impl World {
         true
     }
 
-    /// The network is cut, or whole again: what was under way arrives then.
-    pub fn set_partition(&mut self, partitioned: bool) {
-        self.note(|| if partitioned { "the network is cut".into() } else { "the network is whole".into() });
-        self.partitioned = partitioned;
-        if partitioned {
+    /// Whether something does not pass.
+    pub fn is_cut(&self) -> bool {
+        self.cut.contains(&true)
+    }
+
+    /// What these send does not arrive, until it does.
+    pub fn cut_network(&mut self, cut: [bool; 2]) {
+        self.note(|| format!("the network is cut: {cut:?}"));
+        self.cut = cut;
+    }
+
+    /// The network is whole and even again: what was under way arrives now.
+    pub fn heal_network(&mut self) {
+        self.lag = [0; 2];
+        self.lost_accepts = 0;
+        if !self.is_cut() {
             return;
         }
+        self.note(|| "the network is whole".into());
+        self.cut = [false; 2];
         for connection in 0..self.connections.len() {
             for side in 0..2 {
                 let held = std::mem::take(&mut self.connections[connection][side].held);
                 for _ in 0..held {
-                    let delay = MS;
-                    self.after(delay, Event::Arrives { connection, side });
+                    self.after(MS, Event::Arrives { connection, side });
                 }
             }
         }
+    }
+
+    /// Connections break, and only this node sees it: what the other sends vanishes.
+    pub fn break_connections_for(&mut self, node: usize) {
+        self.note(|| format!("node {node}: connections are reset, and the other does not hear of it"));
+        let both = self.net_rng.chance(50);
+        for connection in 0..self.connections.len() {
+            let open = self.connections[connection].iter().all(|end| !end.closed && !end.mute);
+            if !open || !(both || self.net_rng.chance(50)) {
+                continue;
+            }
+            for end in &mut self.connections[connection] {
+                end.wire.clear();
+                end.mute = true;
+                end.ended |= end.node == node;
+            }
+        }
+        self.turn(node, |_| {});
     }
 
     /// A connection between the two breaks, seen by both.

@@ -9,7 +9,7 @@ use drbd_node::shell::Chunk;
 use units::SectorRange;
 
 use crate::check;
-use crate::model::{Model, bit};
+use crate::model::{BOTH, Model, bit};
 use crate::rng::Rng;
 use crate::stamp;
 use crate::world::{Event, MS, VOLUME, World};
@@ -262,6 +262,7 @@ impl World {
             self.work.acked += 1;
             self.acked_alone[node] |= self.rival.is_some() && self.nodes[node].connection() < C::Connected;
         }
+        let tells_fua = self.plan.tells_fua();
         let Some(model) = self.promises(node) else { return };
         model.oldest_read = oldest_read;
         match (pending, outcome) {
@@ -280,7 +281,12 @@ impl World {
             }
             (Pending::Change(index, fua), Ok(_)) => {
                 let held_by = if synchronous { holders } else { holders & bit(node) };
-                model.acked(index, held_by, fua);
+                let stable_on = match fua {
+                    true if tells_fua => BOTH,
+                    true => bit(node),
+                    false => 0,
+                };
+                model.acked(index, held_by, stable_on);
             }
             (Pending::Change(index, _), Err(_)) => model.ended(index),
             (Pending::Flush(since), Ok(_)) => model.flushed(node, since, holders),

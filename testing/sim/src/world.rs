@@ -4,15 +4,16 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
+use drbd_engine::Resource;
 use drbd_engine::admin::ResourceOptions;
 use drbd_engine::event::Event as EngineEvent;
 use drbd_engine::event::Order;
 use drbd_engine::handlers::{Handler, HandlerRun};
-use drbd_engine::{Instant, Resource};
 use drbd_format::names::ConnectionState as C;
 use drbd_node::shell::{DiskToken, Shell};
 
 use crate::check::{self, Fault};
+use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::model::Model;
 use crate::network::Connection;
@@ -68,8 +69,12 @@ pub struct World {
     pub nodes: [Node; 2],
     /// All connections ever.
     pub connections: Vec<Connection>,
-    /// Nothing passes.
-    pub partitioned: bool,
+    /// Whose bytes do not arrive.
+    pub cut: [bool; 2],
+    /// So many dials will succeed for the dialler only.
+    pub lost_accepts: u32,
+    /// What every other connection is slower by.
+    pub lag: [u64; 2],
     /// Randomness of disks.
     pub disk_rng: Rng,
     /// Randomness of the network.
@@ -122,7 +127,9 @@ impl World {
             sequence: 0,
             nodes,
             connections: Vec::new(),
-            partitioned: false,
+            cut: [false; 2],
+            lost_accepts: 0,
+            lag: [0; 2],
             disk_rng: Rng::new(seed, 2),
             net_rng: Rng::new(seed, 3),
             rng: Rng::new(seed, 4),
@@ -235,7 +242,8 @@ impl World {
         engine.add_volume(VOLUME, 0);
         let disk_bytes = Rc::clone(&self.nodes[node].disk.size_bytes);
         engine.limit_protocol(self.plan.protocol_max[node]);
-        let ports = SimPorts { now: Rc::clone(&self.now), disk_bytes, effects: VecDeque::new() };
+        let clock = self.clock(node);
+        let ports = SimPorts { clock, disk_bytes, effects: VecDeque::new() };
         let n = &mut self.nodes[node];
         n.life += 1;
         n.shell = Some(Shell::new(engine, ports));
@@ -245,6 +253,10 @@ impl World {
             let options = ResourceOptions { on_no_data_accessible: 1, ..ResourceOptions::default() };
             self.order(node, Order::ResourceOptions(options));
         }
+    }
+
+    fn clock(&self, node: usize) -> Clock {
+        Clock::new(Rc::clone(&self.now), self.plan.clock_permille[node])
     }
 
     fn disk_ends(&mut self, node: usize, life: u64, token: DiskToken, number: u64) {
@@ -308,10 +320,10 @@ impl World {
     pub fn execute(&mut self, node: usize) {
         while let Some(effect) = self.nodes[node].shell.as_mut().and_then(|s| s.ports.effects.pop_front()) {
             match effect {
-                Effect::Disk(token, op) => {
+                Effect::Disk(area, token, op) => {
                     let delay = self.plan.disk_delay(&op, &mut self.disk_rng);
                     let life = self.nodes[node].life;
-                    let number = self.nodes[node].disk.submit(op);
+                    let number = self.nodes[node].disk.submit(area, op);
                     self.after(delay, Event::Disk { node, life, token, number });
                 }
                 Effect::DropDisk => self.disk_left(node),
@@ -352,7 +364,7 @@ impl World {
     fn arm_timer(&mut self, node: usize) {
         let n = &self.nodes[node];
         let Some(deadline) = n.shell.as_ref().and_then(|s| s.engine.deadline()) else { return };
-        let at = deadline.max(Instant(self.now.get())).0;
+        let at = self.clock(node).shows(deadline).max(self.now.get());
         if n.timer == Some(at) {
             return;
         }
@@ -421,7 +433,10 @@ impl World {
             self.model = Some(promises);
         }
         let unsucceeded = self.unsucceeded[node];
-        let discarding = self.discarding;
+        // A split brain that nobody made on purpose, and that a policy has solved, has one winner, too.
+        let solved =
+            self.nodes.iter().all(|n| n.generations > 0) && self.nodes.iter().any(|n| n.split_brain_solved);
+        let discarding = self.discarding || solved;
         if let Some(model) = &mut self.model {
             if discarding {
                 model.surrenders_to(node);
@@ -449,6 +464,7 @@ impl World {
         self.rival = None;
         for node in &mut self.nodes {
             node.generations = 0;
+            node.split_brain_solved = false;
         }
     }
 }

@@ -17,14 +17,15 @@ fn a_seed_replays() {
 /// log is being written, writes in flight when protocol A gets in sync, a mirror of a diskless primary that crashes, a
 /// source that loses its disk before the first block, one that goes on alone while its finished target does, too, a
 /// primary that gets its disk back alone, and a split brain whose loser leaves before it hears of the resync;
-/// two primaries that part while one has no disk, and one that is written to by the other after that is gone; two nodes
-/// that detach at once, and a primary that is told of the peer's generation before it has let its disk go.
+/// two primaries that part while one has no disk, and one that is written to by the other after that is gone; features
+/// told on a dead socket, a log begun anew over bits that were not written, and a source that believed its unfinished target.
 #[test]
 fn seeds_that_found_something_hold() {
     for seed in [
-        0, 2, 8, 33, 40, 50, 132, 148, 527, 542, 706, 879, 983, 1073, 1390, 1551, 1620, 1841, 1898, 2144,
-        2773, 2777, 2993, 3608, 3754, 3908, 4003, 7453, 8152, 10569, 11078, 12329, 24678, 50406, 52023,
-        60181, 60259, 82051, 82683, 91066, 94391, 100186, 96013, 65, 84, 597, 741,
+        0, 2, 8, 33, 40, 50, 65, 84, 132, 148, 223, 308, 527, 537, 542, 597, 706, 741, 879, 983, 1048, 1073,
+        1388, 1390, 1484, 1551, 1620, 1756, 1841, 1892, 1898, 1901, 1960, 1984, 2144, 2744, 2773, 2777, 2993,
+        3608, 3754, 3908, 4003, 7453, 8152, 10569, 11078, 12329, 24678, 50406, 52023, 60181, 60259, 82051,
+        82683, 91066, 94391, 96013, 100186,
     ] {
         let outcome = sim::drbd(seed, false);
         assert_eq!(outcome.fault, None, "seed {seed}");

@@ -11,7 +11,7 @@ use crate::tidy;
 use crate::workspace::{Profile, Workspace};
 
 /// Seeds of the simulation in each run.
-const SIM_SEEDS: &str = "500";
+const SIM_SEEDS: &str = "10000";
 
 /// How long each fuzz target runs.
 const FUZZ_S: &str = "3";
@@ -43,7 +43,9 @@ pub fn build_and_clippy(workspace: &Workspace, tally: &mut Tally) -> anyhow::Res
 /// Several nodes of the real engine, seed by seed.
 pub fn simulation(workspace: &Workspace, tally: &mut Tally) -> anyhow::Result<()> {
     let Some(mut sim) = program(workspace, "sim", tally) else { return Ok(()) };
-    tally.check("sim drbd", process::succeeds(sim.args(["drbd", "--seeds", SIM_SEEDS]))?);
+    let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get).to_string();
+    sim.args(["drbd", "--seeds", SIM_SEEDS, "--jobs", &jobs]);
+    tally.check("sim drbd", process::succeeds(&mut sim)?);
     Ok(())
 }
 

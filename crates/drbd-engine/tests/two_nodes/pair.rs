@@ -166,11 +166,30 @@ impl Pair {
     /// A disk that was primary without the peer since the peer's current generation.
     pub fn attach_newer(&mut self, n: usize) {
         let peer = self.nodes[1 - n].engine.status().devices[0].uuids[0];
+        self.attach_generation(n, [0x77aa_0000, peer & !1, 0, 0]);
+    }
+
+    /// A disk whose data are of this generation, and current.
+    pub fn attach_generation(&mut self, n: usize, uuids: [u64; 4]) {
         let mut disk = fresh_disk(DISK_BYTES);
-        disk.superblock.uuids = [0x77aa_0000, peer & !1, 0, 0];
-        let flags = MetaFlags::CONSISTENT.0 | MetaFlags::WAS_UP_TO_DATE.0;
-        disk.superblock.flags = MetaFlags(flags);
+        disk.superblock.uuids = uuids;
+        disk.superblock.flags = MetaFlags(MetaFlags::CONSISTENT.0 | MetaFlags::WAS_UP_TO_DATE.0);
         self.attach_disk(n, disk);
+    }
+
+    /// The next thing a disk is asked fails.
+    pub fn fail_disk(&mut self, n: usize) {
+        let tag = loop {
+            let io = self.nodes[n].due.iter().position(|due| matches!(due, Due::Io(_)));
+            match io.and_then(|at| self.nodes[n].due.remove(at)) {
+                Some(Due::Io(tag)) => break tag,
+                _ => {
+                    self.front();
+                    (0..2).for_each(|n| self.step(n));
+                }
+            }
+        };
+        self.happens(n, Event::IoDone { tag, outcome: Err(IoFault) });
     }
 
     /// A disk with what is on it.

@@ -3,15 +3,19 @@
 use drbd_engine::event::Order;
 use drbd_format::names::ConnectionState as C;
 
+use crate::scenario::Step;
 use crate::world::{VOLUME, World};
+
+/// Both are primary, and connected.
+pub const TWO_PRIMARIES: Step = Step { name: "two_primaries", run: World::two_primaries };
 
 impl World {
     /// The second node becomes primary, too, and both fronts write in the same places; sometimes one node or the connection
     /// is lost meanwhile. If they are together at the end, one of them may step down.
-    pub(crate) fn two_primaries(&mut self) {
+    fn two_primaries(&mut self) {
         let Some(node) = (0..2).find(|&n| self.nodes[n].is_primary()) else { return };
         let other = 1 - node;
-        let may = self.was_in_sync && self.rival.is_none() && !self.partitioned;
+        let may = self.was_in_sync && self.rival.is_none() && !self.is_cut();
         if !may || !(self.nodes[other].is_primary() || self.promote(other, false)) {
             return;
         }
@@ -23,9 +27,9 @@ impl World {
             0..6 => self.pause(),
             6 => self.reset_connections(),
             7 => {
-                self.set_partition(true);
+                self.cut_network([true; 2]);
                 self.pause();
-                self.set_partition(false);
+                self.heal_network();
             }
             8 => self.power_cut(victim),
             9 => self.kill_daemon(victim),

@@ -7,6 +7,7 @@ use drbd_format::names::ConnectionState as C;
 
 use crate::image::Sector;
 use crate::node::Node;
+use crate::scenario::Step;
 use crate::stamp::{self, SECTOR};
 use crate::world::{MS, S, VOLUME, World};
 
@@ -19,6 +20,9 @@ const FOREIGN_STAMPS: u64 = 1 << 40;
 fn is_verifying(node: &Node) -> bool {
     matches!(node.connection(), C::VerifyS | C::VerifyT)
 }
+
+/// Both disks are compared online.
+pub const VERIFY: Step = Step { name: "verify", run: World::verify };
 
 impl World {
     /// Blocks of both disks that hold different bytes now.
@@ -48,14 +52,15 @@ impl World {
 
     /// A verify finds all that was changed and nothing else, whatever the front writes meanwhile; then a resync makes both
     /// equal again.
-    pub(crate) fn verify(&mut self) {
+    fn verify(&mut self) {
         // What is changed behind a front's back it would read.
         let one_serves = self.nodes.iter().filter(|n| n.is_primary()).count() == 1;
-        let quiet = self.was_in_sync && !self.partitioned && self.plan.failing.is_none() && one_serves;
+        let quiet = self.was_in_sync && !self.is_cut() && self.plan.failing.is_none() && one_serves;
         let Some(primary) = self.primary().filter(|_| quiet && !self.plan.net.verify_alg.is_empty()) else {
             return;
         };
         let victim = 1 - primary;
+        self.disks_are_sound();
         self.run_for(S);
         // Writes that are under way at the disks would make a difference of what is none, or the other way round.
         self.stop_work();
