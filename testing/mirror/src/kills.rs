@@ -14,6 +14,10 @@ const ACKNOWLEDGE_PATIENCE: Duration = Duration::from_secs(20);
 /// The holder waits for five seconds before it starts a worker whose predecessors died soon.
 const SUCCESSOR_PATIENCE: Duration = Duration::from_secs(45);
 
+/// A holder gives up after ten workers that died within ten seconds each: after every fifth of a server there is a rest.
+const REST: Duration = Duration::from_secs(12);
+const KILLS_BEFORE_REST: usize = 5;
+
 /// The worker's process id in a server; the holder's is another.
 const WORKER: &str = "pgrep -f 'lockstep drbd worker$'";
 
@@ -48,8 +52,11 @@ pub fn run(name: &'static str, deaths: &[(&str, Death)], random: &mut SplitMix64
     lab.inside("drbd0", "mkfs.ext4 -q /dev/drbd0 && mkdir -p /drbd && mount /dev/drbd0 /drbd");
     let mut load = Load::start(lab, "drbd0", "append /drbd/log");
     let mut told = load.told(ACKNOWLEDGE_PATIENCE);
-    for (round, (server, death)) in (1..).zip(deaths) {
-        told.extend(load.told_for(Duration::from_millis(random.below(400))));
+    for (round, (server, death)) in (1_usize..).zip(deaths) {
+        let earlier = deaths[..round - 1].iter().filter(|(other, _)| other == server).count();
+        let rests = earlier % KILLS_BEFORE_REST == KILLS_BEFORE_REST - 1;
+        let rest = if rests { REST } else { Duration::from_millis(random.below(400)) };
+        told.extend(load.told_for(rest));
         let worker = lab.inside(server, WORKER);
         let words = match death {
             Death::Kill => format!("kill -9 {}", worker.trim()),
