@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use drbd_format::meta::AlSize;
+use drbd_format::meta::{AlSize, Placement};
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
@@ -305,6 +305,16 @@ pub enum MetaIndex {
     FlexExternal,
     /// Slot N of 128 MiB.
     Index(u32),
+}
+
+impl From<MetaIndex> for Placement {
+    fn from(index: MetaIndex) -> Self {
+        match index {
+            MetaIndex::Internal => Self::Internal,
+            MetaIndex::FlexExternal => Self::FlexExternal,
+            MetaIndex::Index(slot) => Self::Indexed(slot),
+        }
+    }
 }
 
 /// The options section. Defaults are drbd 8.4's.

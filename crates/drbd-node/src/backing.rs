@@ -9,7 +9,7 @@ use std::path::Path;
 use block::Buffer;
 use drbd_engine::admin::{MetaIndex, Refusal};
 use drbd_engine::event::FoundDisk;
-use drbd_format::meta::{DiskSizes, Placement};
+use drbd_format::meta::DiskSizes;
 
 use crate::attach::{self, AttachError};
 use crate::worker::OpenDisk;
@@ -61,14 +61,6 @@ fn refused(code: i32, detail: impl std::fmt::Display) -> Refusal {
     Refusal { code, detail: detail.to_string() }
 }
 
-fn placement(index: MetaIndex) -> Placement {
-    match index {
-        MetaIndex::Internal => Placement::Internal,
-        MetaIndex::FlexExternal => Placement::FlexExternal,
-        MetaIndex::Index(slot) => Placement::Indexed(slot),
-    }
-}
-
 /// Opens a backing device and reads what its meta-data say.
 ///
 /// # Errors
@@ -103,11 +95,11 @@ pub fn open_disk(disk: &Path, meta_disk: &Path, index: MetaIndex) -> Result<(Ope
         refused(code, format_args!("{}: {error}", meta_disk.display()))
     };
     let (superblock, layout) =
-        attach::superblock(&mut read, placement(index), meta_bytes, data.bytes).map_err(failed)?;
+        attach::superblock(&mut read, index.into(), meta_bytes, data.bytes).map_err(failed)?;
     let sizes = DiskSizes { data_bytes: data.bytes, meta_bytes };
     let (block_bytes, discards) = (data.block_bytes, discards(&data.file));
     let found =
-        attach::found_disk(&mut read, superblock, placement(index), sizes, &layout, block_bytes, discards)
+        attach::found_disk(&mut read, superblock, index.into(), sizes, &layout, block_bytes, discards)
             .map_err(failed)?;
     let open = OpenDisk { data: data.file.into(), meta: meta.map(|m| m.file.into()), layout };
     Ok((open, found))

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use drbd_format::meta::{DiskSizes, Layout, Placement, SUPER_BLOCK_BYTES, SuperBlock};
 
-use last_known::LastKnown;
+pub use last_known::LastKnown;
 
 pub use apply_al::apply_al;
 pub use check_resize::check_resize;

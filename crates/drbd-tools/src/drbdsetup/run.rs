@@ -2,14 +2,14 @@
 
 use std::net::SocketAddr;
 
-use drbd_engine::admin::{Command, ConfiguredConnection, MetaIndex, Refusal};
+use drbd_engine::admin::{Command, ConfiguredConnection, ConfiguredDisk, MetaIndex, Refusal};
 use drbd_engine::status::{DeviceStatus, ResourceStatus};
 use drbd_format::meta::MetaFlags;
 use drbd_format::names::DiskState;
 
 use super::{Call, EXIT_OTHER, events, events2, show};
 use crate::drbd_conf::effective;
-use crate::meta_disk::generations;
+use crate::meta_disk::{LastKnown, generations};
 use crate::refusal::{self, MINOR_INVALID, RESOURCE_NOT_KNOWN};
 use crate::session::{Session, SessionError, sync_command};
 use crate::status_text::{self, Style};
@@ -32,6 +32,7 @@ pub fn run(call: &Call) -> Result<u8, SessionError> {
         "events" => events::events(session, first),
         "events2" => events2::events2(session, call),
         "sh-status" => sh_status(session, first),
+        "check-resize" => check_resize(session, first),
         "wait-connect" | "wait-sync" => {
             let awaited = if call.verb.name == "wait-sync" { Awaited::Synced } else { Awaited::Connected };
             let Some(minor) = minor_of(first) else { return Ok(no_minor(first)) };
@@ -121,6 +122,21 @@ fn warn_without_effect(call: &Call) {
 
 fn device(session: &mut Session, word: &str) -> Result<Option<(ResourceStatus, DeviceStatus)>, SessionError> {
     minor_of(word).map_or(Ok(None), |minor| session.minor(minor))
+}
+
+/// The configuration of a minor's disk, if it has one.
+fn configured_disk(session: &mut Session, minor: u32) -> Result<Option<ConfiguredDisk>, SessionError> {
+    let minors = session.configurations(None)?.into_iter().flat_map(|resource| resource.minors);
+    Ok(minors.filter(|found| found.minor == minor).find_map(|found| found.disk))
+}
+
+/// Writes down how large a disk in use is, for the day when it has grown while it was not (`lk_bdev_scmd`).
+fn check_resize(session: &mut Session, word: &str) -> Result<u8, SessionError> {
+    let Some(minor) = minor_of(word) else { return Ok(no_minor(word)) };
+    if let Some(disk) = configured_disk(session, minor)? {
+        LastKnown::note_in_use(minor, &disk.disk, disk.meta_index.into());
+    }
+    Ok(0)
 }
 
 /// What drbdsetup says of an answer of netlink to a question about a resource that is not there; its exit status.
@@ -311,13 +327,13 @@ fn command(session: &mut Session, call: &Call) -> Result<Result<Command, u8>, Se
                 },
                 "pause-sync" | "resume-sync" | "invalidate" | "invalidate-remote" | "suspend-io"
                 | "resume-io" | "outdate" => sync_command(verb, minor),
-                _ => {
-                    let found = session.configurations(Some(&resource))?.into_iter().flat_map(|c| c.minors);
-                    let disk = found.filter(|found| found.minor == minor).find_map(|found| found.disk);
+                "disk-options" => {
+                    let disk = configured_disk(session, minor)?;
                     let present = disk.filter(|_| !call.has("set-defaults")).map(|disk| disk.options);
                     let options = effective::disk_options_over(present.unwrap_or_default(), settings);
                     Command::DiskOptions { minor, options }
                 }
+                _ => return Ok(Err(EXIT_OTHER)),
             })
         }
         _ => Err(EXIT_OTHER),
