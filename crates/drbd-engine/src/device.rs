@@ -369,6 +369,9 @@ pub struct Device {
     pub resync_after_negotiation: bool,
     /// The data generation that was exposed to the front last (`ed_uuid`).
     pub exposed: u64,
+    /// A generation that failed with its disk before it was stable, and the exposed one that it followed: that disk holds all
+    /// that the front has seen, as long as no other generation was exposed since and no peer took writes meanwhile.
+    pub begun_unseen: Option<(u64, u64)>,
     /// The peer's identifiers came after our disk was attached: its state that follows answers ours, and is not one that
     /// was on its way before.
     pub peer_uuids_answer: bool,
@@ -457,6 +460,7 @@ impl Device {
             resize_pending: false,
             resync_after_negotiation: false,
             exposed: 0,
+            begun_unseen: None,
             peer_uuids_answer: false,
             consider_resync: false,
             bitmap_due: None,

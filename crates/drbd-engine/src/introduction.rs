@@ -157,7 +157,7 @@ impl Resource {
             && let Some(disk) = &device.disk
         {
             ns.disk = disk.negotiated;
-            let same = device.exposed == 0 || device.exposed & !1 == disk.generations.current() & !1;
+            let same = device.holds_what_was_seen(disk.generations.current());
             if ns.conn == C::Connected && ns.role == Role::Primary && !same {
                 // Nobody can bring it to what the front has seen.
                 ns.disk = D::Failed;

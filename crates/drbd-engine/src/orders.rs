@@ -117,8 +117,7 @@ impl Resource {
         let own_generation = found.superblock.uuids[0];
         if device.state.role == Role::Primary
             && device.state.pdsk != D::UpToDate
-            && device.exposed != 0
-            && device.exposed & !1 != own_generation & !1
+            && !device.holds_what_was_seen(own_generation)
         {
             return self.answer(ticket, Err(refused(code::DATA_NOT_CURRENT)));
         }

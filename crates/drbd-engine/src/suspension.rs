@@ -95,8 +95,10 @@ impl Resource {
         let suspended = self.suspended;
         let Some(device) = self.devices.get_mut(&volume) else { return false };
         let is_current = device.state.disk == D::UpToDate;
+        // A peer that is still to be filled from here loses it again to whatever disk comes back.
+        let is_peer_current = device.state.pdsk == D::UpToDate;
         let Some(part) = device.parts.get_mut(&tag) else { return false };
-        let kept = (part.local == Leg::Done && is_current) || part.remote == Leg::Done;
+        let kept = (part.local == Leg::Done && is_current) || (part.remote == Leg::Done && is_peer_current);
         part.frozen |= suspended.no_data && !kept;
         part.frozen
     }
@@ -133,7 +135,8 @@ impl Resource {
                 self.suspended.fencing = false;
             }
             self.suspended.no_data &= !has_data;
-            if before.no_data && !self.suspended.no_data && !self.suspended.any() {
+            // Whatever else the front waits for: who resumes it must find the writes on the disk that is back.
+            if before.no_data && !self.suspended.no_data {
                 self.restart_failed();
             }
             if !self.suspended.any() {

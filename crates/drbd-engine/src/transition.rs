@@ -57,8 +57,7 @@ impl Device {
         else {
             return (next, false);
         };
-        let same = self.exposed & !1 == disk.generations.current() & !1;
-        if next.role == Role::Primary && self.exposed != 0 && !same {
+        if next.role == Role::Primary && !self.holds_what_was_seen(disk.generations.current()) {
             return (State { disk: D::Failed, ..next }, true);
         }
         (State { disk: disk.negotiated, ..next }, false)
@@ -66,6 +65,14 @@ impl Device {
 }
 
 impl Device {
+    /// Whether data of this generation hold all that the front has seen.
+    pub(crate) fn holds_what_was_seen(&self, current: u64) -> bool {
+        let unseen = self.begun_unseen.is_some_and(|(begun, followed)| {
+            begun & !1 == current & !1 && followed & !1 == self.exposed & !1
+        });
+        self.exposed == 0 || self.exposed & !1 == current & !1 || unseen
+    }
+
     /// Who agreed to be overwritten and lost the peer before that began has data that no longer count: the next handshake
     /// finds equal generations, and must not take the two for equal.
     fn without_full_sync(&mut self, next: State) -> State {
@@ -117,6 +124,9 @@ impl Resource {
             && let Some(disk) = &device.disk
         {
             device.exposed = disk.generations.current();
+        }
+        if ns.disk == D::Diskless && ns.conn >= C::Connected && ns.pdsk == D::UpToDate {
+            device.begun_unseen = None;
         }
         let is_blind = |s: State| s.role == Role::Primary && s.disk < D::UpToDate && s.pdsk < D::UpToDate;
         if is_blind(ns) && !is_blind(os) {
@@ -295,6 +305,7 @@ impl Resource {
         if let Some(disk) = device.disk.as_ref().filter(|disk| disk.stable < disk.completions_after) {
             // Nobody has seen the generation that fails with its disk: a peer with the one before may serve the front.
             device.exposed = disk.exposed_until_then;
+            device.begun_unseen = Some((disk.generations.current(), device.exposed));
         }
         if device.state.role == Role::Primary
             && device.state.conn >= C::Connected

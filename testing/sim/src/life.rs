@@ -128,6 +128,7 @@ impl World {
             return false;
         }
         self.unsucceeded = [false; 2];
+        self.lost_primaries = [false; 2];
         let other_serves = self.nodes[1 - node].is_primary();
         match &mut self.model {
             Some(_) if other_serves => {}
@@ -189,6 +190,7 @@ impl World {
         for model in self.model.iter_mut().chain(rival) {
             model.power_cut(node);
         }
+        self.lost_primaries[node] |= was_primary;
         self.unsucceeded[node] |= was_primary && !self.nodes[1 - node].is_primary();
     }
 
@@ -201,6 +203,7 @@ impl World {
         let was_primary = self.nodes[node].is_primary();
         self.daemon_is_gone(node, false);
         self.nodes[node].disk.abandon();
+        self.lost_primaries[node] |= was_primary;
         self.unsucceeded[node] |= was_primary && !self.nodes[1 - node].is_primary();
     }
 }

@@ -101,6 +101,8 @@ pub struct World {
     pub discarding: bool,
     /// Since the last power cut of this primary nobody else was promoted.
     pub unsucceeded: [bool; 2],
+    /// This primary was lost since both were in sync, or somebody was promoted.
+    pub lost_primaries: [bool; 2],
     /// Packets that were altered on the wire, and those found to be.
     pub altered: u64,
     pub found_altered: u64,
@@ -143,6 +145,7 @@ impl World {
             was_in_sync: false,
             discarding: false,
             unsucceeded: [false; 2],
+            lost_primaries: [false; 2],
             altered: 0,
             found_altered: 0,
             handlers_refuse: false,
@@ -436,7 +439,10 @@ impl World {
         // A split brain that nobody made on purpose, and that a policy has solved, has one winner, too.
         let solved =
             self.nodes.iter().all(|n| n.generations > 0) && self.nodes.iter().any(|n| n.split_brain_solved);
-        let discarding = self.discarding || solved;
+        // Two primaries that are lost before either goes on alone have equal generations: rule 40 has one of them win, and
+        // does not know which of the two has lost more.
+        let arbitrated = self.lost_primaries == [true; 2] && self.nodes.iter().all(|n| n.generations == 0);
+        let discarding = self.discarding || solved || arbitrated;
         if let Some(model) = &mut self.model {
             if discarding {
                 model.surrenders_to(node);
@@ -461,6 +467,7 @@ impl World {
         self.acked_alone = [false; 2];
         self.parting_known = false;
         self.discarding = false;
+        self.lost_primaries = [false; 2];
         self.rival = None;
         for node in &mut self.nodes {
             node.generations = 0;

@@ -18,14 +18,15 @@ fn a_seed_replays() {
 /// source that loses its disk before the first block, one that goes on alone while its finished target does, too, a
 /// primary that gets its disk back alone, and a split brain whose loser leaves before it hears of the resync;
 /// two primaries that part while one has no disk, and one that is written to by the other after that is gone; features
-/// told on a dead socket, a log begun anew over bits that were not written, and a source that believed its unfinished target.
+/// told on a dead socket, a log begun anew over bits that were not written, and a source that believed its unfinished target;
+/// and a write that only an unfinished target had when a disk came back while the front waited by order, too.
 #[test]
 fn seeds_that_found_something_hold() {
     for seed in [
         0, 2, 8, 33, 40, 50, 65, 84, 132, 148, 223, 308, 527, 537, 542, 597, 706, 741, 879, 983, 1048, 1073,
         1388, 1390, 1484, 1551, 1620, 1756, 1841, 1892, 1898, 1901, 1960, 1984, 2144, 2744, 2773, 2777, 2993,
         3608, 3754, 3908, 4003, 7453, 8152, 10569, 11078, 12329, 24678, 50406, 52023, 60181, 60259, 82051,
-        82683, 91066, 94391, 96013, 100186,
+        82683, 91066, 94391, 96013, 100186, 2001692,
     ] {
         let outcome = sim::drbd(seed, false);
         assert_eq!(outcome.fault, None, "seed {seed}");

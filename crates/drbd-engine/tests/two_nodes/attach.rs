@@ -1,6 +1,6 @@
 //! What a disk's meta-data mean when it is attached.
 
-use drbd_engine::event::Order;
+use drbd_engine::event::{Event, Order};
 use drbd_format::bitmap::Bitmap;
 use drbd_format::meta::MetaFlags;
 use drbd_format::names::{ConnectionState as C, DiskState as D};
@@ -34,4 +34,22 @@ fn a_log_counts_after_a_crash_only() {
         let marked = pair.nodes[1].engine.status().devices[0].counters.out_of_sync_kib;
         assert_eq!(marked, marked_kib, "flags {flags:x?}");
     }
+}
+
+/// The front has seen nothing that it lacks: a generation that begins when the peer is lost follows the one before on the
+/// same disk, whether or not that was written down in time.
+#[test]
+fn a_disk_that_failed_with_a_generation_just_begun_may_come_back() {
+    let mut pair = Pair::in_sync(1);
+    pair.until_holds(|pair| pair.nodes[0].due.is_empty());
+    pair.log.clear();
+    let socket = pair.nodes[0].data.expect("connected");
+    pair.closes(0, socket);
+    pair.happens(0, Event::Closed { socket });
+    assert!(pair.log.iter().any(|line| line.contains("new current UUID")), "{:#?}", pair.log);
+    let begun = pair.nodes[0].engine.status().devices[0].uuids;
+    pair.fail_disk(0);
+    assert_eq!(pair.state(0).1, D::Diskless);
+    pair.attach_generation(0, begun);
+    assert_ne!(pair.state(0).1, D::Diskless, "{:?}", pair.answers);
 }
