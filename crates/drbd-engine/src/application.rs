@@ -49,8 +49,9 @@ impl Resource {
     /// Begins what was held back while the state was in flux or the permit was out.
     pub(crate) fn resume_held(&mut self, volume: u16) {
         let permitted = self.permit.allows(self.turn.now);
+        let waits = self.suspended.any() || self.is_detaching(volume);
         while let Some(device) = self.devices.get_mut(&volume) {
-            if !device.is_stable() || self.suspended.any() {
+            if !device.is_stable() || waits {
                 return;
             }
             // Reads need no permit.

@@ -107,7 +107,7 @@ impl Resource {
     /// it as lost; written later, it would replace what our front was promised meanwhile. (What only our disk has goes on.)
     pub(crate) fn drop_unwritten_peer_writes(&mut self, volume: u16) {
         let Some(device) = self.devices.get_mut(&volume) else { return };
-        device.early_writes.clear();
+        let early = std::mem::take(&mut device.early_writes);
         let contested = std::mem::take(&mut device.contested_writes);
         let unwritten: Vec<Tag> = device
             .peer_writes
@@ -126,8 +126,15 @@ impl Resource {
                 admitted.extend(device.locks.unlock(write.range));
             }
         }
+        // What goes on waits for answers that nobody gives any more.
+        for tag in contested {
+            self.start_peer_write(volume, tag);
+        }
         for owner in admitted {
             self.lock_gained(volume, owner);
+        }
+        for tag in early {
+            self.admit_peer_write(volume, tag);
         }
     }
 

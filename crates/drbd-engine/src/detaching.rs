@@ -40,6 +40,13 @@ impl Resource {
         self.link.send(&mut self.turn, volume, Packet::StateChgReq { mask, val }, None);
     }
 
+    /// From the question on until the disk is gone the front waits (`drbd_suspend_io`): a peer that has agreed no longer
+    /// writes to this disk, and a read from it would be of the past.
+    pub(crate) fn is_detaching(&self, volume: u16) -> bool {
+        matches!(self.link.asked, Some(Asked::Detach { volume: asked, .. }) if asked == volume)
+            || self.when_stable.iter().any(|w| w.volume == volume && matches!(w.then, Then::Detach { .. }))
+    }
+
     fn may_detach(&self, volume: u16) -> Result<(), i32> {
         let Some(os) = self.devices.get(&volume).map(|d| d.state) else { return Ok(()) };
         let next = State::sanitized(State { disk: D::Diskless, ..os });

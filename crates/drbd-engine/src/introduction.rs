@@ -9,6 +9,13 @@ use crate::protocol_version::SKIPS_INITIAL_SYNC;
 use crate::resource::Resource;
 use crate::state::State;
 
+/// The peer waits to be synced to, and lacks what its source has.
+fn is_old_target(word: StateWord) -> bool {
+    let is_target =
+        matches!(word.conn(), C::StartingSyncT | C::WFBitMapT | C::WFSyncUUID | C::PausedSyncT | C::Behind);
+    is_target && matches!(word.disk(), D::Outdated | D::Consistent)
+}
+
 impl Resource {
     pub(crate) fn uuids_received(&mut self, volume: u16, uuids: Uuids) {
         let Some(device) = self.devices.get_mut(&volume) else {
@@ -105,6 +112,11 @@ impl Resource {
         }
         let prepares = word.conn() > C::Connected && word.conn() < C::SyncSource;
         if matches!(os.conn, C::SyncSource | C::PausedSyncS) && prepares {
+            peer_disk = D::Inconsistent;
+        }
+        if os.conn == C::Connected && os.disk <= D::Failed && is_old_target(word) {
+            // On its way when our disk failed, with what was to be synced to it. It must not become current as what is
+            // Outdated does in a connection (upstream lets it): the front would read what was overwritten long ago.
             peer_disk = D::Inconsistent;
         }
         let both = |disk: D, peer: D, state: D| disk == state && peer == state;

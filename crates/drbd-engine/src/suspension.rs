@@ -44,6 +44,11 @@ fn is_blind(state: State) -> bool {
 impl Resource {
     /// A volume goes from one state to another: whether the front must wait from now on (`sanitize_state`).
     pub(crate) fn suspend_if_due(&mut self, volume: u16, os: State, ns: State) {
+        if self.demoting.is_some() {
+            // Upstream is Secondary from the order on. The device is closed: a demotion that waited for data or for the
+            // lost peer would protect nobody, and might wait for ever.
+            return;
+        }
         let before = self.suspended;
         let stonith = self.devices.get(&volume).is_some_and(|d| d.fencing() == crate::fencing::STONITH);
         if stonith && may_diverge(ns) && !may_diverge(os) {

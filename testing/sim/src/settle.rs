@@ -26,6 +26,10 @@ impl World {
             node.disk.failures = Failures::default();
         }
         self.handlers_refuse = false;
+        if self.plan.net.allow_two_primaries {
+            // An altered byte parts them, and two primaries that are parted are a split brain.
+            self.plan.altered_per_10000 = 0;
+        }
         self.heal_network();
         let patience = self.patience();
         for _ in 0..4 {

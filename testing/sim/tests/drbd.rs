@@ -20,13 +20,16 @@ fn a_seed_replays() {
 /// two primaries that part while one has no disk, and one that is written to by the other after that is gone; features
 /// told on a dead socket, a log begun anew over bits that were not written, and a source that believed its unfinished target;
 /// and a write that only an unfinished target had when a disk came back while the front waited by order, too.
+/// a source whose disk fails while its target prepares, a diskless primary that is lost while its writes wait for answers,
+/// and reads from a disk that is being let go while the other primary writes.
 #[test]
 fn seeds_that_found_something_hold() {
     for seed in [
         0, 2, 8, 33, 40, 50, 65, 84, 132, 148, 223, 308, 527, 537, 542, 597, 706, 741, 879, 983, 1048, 1073,
         1388, 1390, 1484, 1551, 1620, 1756, 1841, 1892, 1898, 1901, 1960, 1984, 2144, 2744, 2773, 2777, 2993,
         3608, 3754, 3908, 4003, 7453, 8152, 10569, 11078, 12329, 24678, 50406, 52023, 60181, 60259, 82051,
-        82683, 91066, 94391, 96013, 100186, 2001692,
+        82683, 91066, 94391, 96013, 100186, 2001692, 1030, 5501, 640194, 900120, 900731, 1000627, 1003712,
+        1004950, 1005645, 1005744, 1005963, 1006362, 1007288, 1007319, 1008501, 1011938,
     ] {
         let outcome = sim::drbd(seed, false);
         assert_eq!(outcome.fault, None, "seed {seed}");

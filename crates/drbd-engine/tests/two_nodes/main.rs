@@ -5,6 +5,7 @@ mod attach;
 mod fresh_disk;
 mod handshake;
 mod hostile;
+mod losses;
 mod pair;
 mod patience;
 mod sizes;
