@@ -126,8 +126,16 @@ pub enum Verdict {
     /// The two have nothing in common.
     Unrelated,
     /// The rule that would decide needs a newer peer.
-    NeedsNewerPeer,
+    NeedsNewerPeer {
+        /// Its version of the protocol.
+        protocol: u32,
+        /// Its features; 0: any.
+        features: u32,
+    },
 }
+
+const NEEDS_91: Verdict = Verdict::NeedsNewerPeer { protocol: 91, features: 0 };
+const NEEDS_WRITE_SAME: Verdict = Verdict::NeedsNewerPeer { protocol: 101, features: Features::WSAME };
 
 /// Facts beside the identifiers.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +183,7 @@ pub fn compare(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) ->
         };
         if last_sync_uuid_lost {
             if facts.protocol < 91 {
-                return (Verdict::NeedsNewerPeer, 51);
+                return (NEEDS_91, 51);
             }
             peer.bitmap = peer.history[0];
             peer.history[0] = peer.history[1];
@@ -197,7 +205,7 @@ pub fn compare(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) ->
         };
         if last_sync_uuid_lost {
             if facts.protocol < 91 {
-                return (Verdict::NeedsNewerPeer, 71);
+                return (NEEDS_91, 71);
             }
             own.0[BITMAP] = own.0[HISTORY[0]];
             own.0[HISTORY[0]] = own.0[HISTORY[1]];
@@ -231,7 +239,7 @@ fn compare_equal(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) 
     let id = |v: u64| v & !1;
     if peer.bitmap == 0 && own.0[BITMAP] != 0 {
         if facts.protocol < 91 {
-            return (Verdict::NeedsNewerPeer, 34);
+            return (NEEDS_91, 34);
         }
         // We were source, and the message that the resync had finished did not reach us.
         let missed = id(own.0[BITMAP]) == id(peer.history[0]) && id(own.0[2]) == id(peer.history[1]);
@@ -242,7 +250,7 @@ fn compare_equal(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) 
     }
     if own.0[BITMAP] == 0 && peer.bitmap != 0 {
         if facts.protocol < 91 {
-            return (Verdict::NeedsNewerPeer, 35);
+            return (NEEDS_91, 35);
         }
         let missed = id(own.0[2]) == id(peer.bitmap) && id(own.0[3]) == id(peer.history[0]);
         if missed {
@@ -257,7 +265,7 @@ fn compare_equal(own: &mut Generations, peer: &mut Uuids, facts: Circumstances) 
     }
     match (facts.role == Role::Primary, facts.peer_role == Role::Primary) {
         (false, false) => {}
-        _ if facts.features & Features::WSAME == 0 => return (Verdict::NeedsNewerPeer, 41),
+        _ if facts.features & Features::WSAME == 0 => return (NEEDS_WRITE_SAME, 41),
         (true, true) => return (Verdict::SplitBrainDistant, 41),
         (true, false) => return (Verdict::Source, 41),
         (false, true) => return (Verdict::Target, 41),

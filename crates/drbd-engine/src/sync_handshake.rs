@@ -61,8 +61,15 @@ impl Resource {
             turn.log(Level::Error, "Unrelated data, aborting!");
             return None;
         }
-        if matches!(verdict, Verdict::NeedsNewerPeer) {
-            turn.log(Level::Error, "To resolve this both sides have to support at least protocol 91");
+        if let Verdict::NeedsNewerPeer { protocol, features } = verdict {
+            let features =
+                if features == 0 { String::new() } else { format!(" and feature flags 0x{features:x}") };
+            turn.log(
+                Level::Error,
+                format_args!(
+                    "To resolve this both sides have to support at least protocol {protocol}{features}"
+                ),
+            );
             return None;
         }
         let one_inconsistent = (own_disk == D::Inconsistent && peer_disk > D::Inconsistent)

@@ -1,6 +1,7 @@
 //! `sim ENGINE --seeds N | --seed S`.
 
 mod campaign;
+mod open_seeds;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
